@@ -1,0 +1,20 @@
+// Which instruction sets this machine runs, best first. MOESTRO_ISA=scalar|avx2|avx512|neon caps the choice.
+#pragma once
+#include <string>
+#include <vector>
+
+namespace moestro {
+
+// Ordered within an architecture: every set includes those before it. avx512 stands for F, BW, DQ, VL and VNNI
+// together; avx2 for AVX2, FMA and F16C; neon for ARMv8.2 with dotprod and fp16.
+enum class Isa { scalar = 0, neon = 1, avx2 = 2, avx512 = 3 };
+
+const char* isa_name(Isa isa);
+
+// The sets that this CPU and OS run, best first; `scalar` is always the last.
+std::vector<Isa> detected_isas();
+
+// True and `*isa` set when `name` is a known name ("scalar", "neon", "avx2", "avx512").
+bool parse_isa(const std::string& name, Isa* isa);
+
+}  // namespace moestro

@@ -1,0 +1,12 @@
+// CRC-32C (Castagnoli, reflected polynomial 0x82F63B78), the checksum of every plane record and dense tensor.
+// Hardware instruction where the CPU has it (three interleaved streams), table otherwise; equal results.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace moestro {
+
+// Continues `crc` (0 to start) over `bytes` at `data`: crc32c(crc32c(0, a), b) == crc32c(0, a then b).
+uint32_t crc32c(uint32_t crc, const void* data, size_t bytes);
+
+}  // namespace moestro

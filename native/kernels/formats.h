@@ -1,0 +1,80 @@
+// The weight and activation formats that every kernel and the quantiser share. Integer layout, no functions.
+//
+// Tile: 16 rows x 32 columns. A matrix [rows, cols] (rows % 16 == 0, cols % 32 == 0) is a row-major grid of tiles;
+// tile index = (row / 16) * (cols / 32) + col / 32. Within a tile, byte p = (row % 16) * 4 + col % 4 of step
+// j = (col % 32) / 4, so that a step is 64 bytes: 16 rows x 4 columns, one lane a row. That is the operand order of
+// vpdpbusd with four activations broadcast to all lanes.
+//
+// Accumulation is fixed for all variants: per row, integers are exact within a group of 32 columns; groups are
+// added in ascending order with acc = fma(float(int), row_scale_of_group * activation_scale, acc). Hence every
+// variant, thread count and batch size gives the same bits.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace moestro {
+
+constexpr int kTileRows = 16;
+constexpr int kGroup = 32;                        // columns that share a scale
+constexpr int kTileWeights = kTileRows * kGroup;  // 512
+constexpr int kBitTileBytes = kTileWeights / 8;   // 64: what one tile takes in every bit slot
+constexpr int kScaleTileBytes = kTileRows;        // 16 one-byte group scales, one a row
+
+// Activations as int8: q[token][cols], scale[token][cols / 32], sum[token][cols / 32] = sum of q in the group.
+// scale = max|x| / 127 in the group (0 for an all-zero group); q = round-half-even(x * (1 / scale)).
+// q rows are 64-byte aligned (cols % 64 may be 32: rows are cols bytes apart, so only 32-byte alignment is sure).
+struct Q8Activations {
+  const int8_t* q;
+  const float* scale;
+  const int32_t* sum;
+  int cols;
+};
+
+// Dense matrix at 8 bits: weight = f16 scale[tile][row] * (code - 128), code u8 in [1, 255].
+// codes: tiles x 512 bytes, step after step as above; scales: tiles x 16 f16. 8.5 bits a weight.
+struct DenseQ8 {
+  const uint8_t* codes;
+  const uint16_t* scales;
+  int rows, cols;
+};
+
+// One matrix of an expert on bit-nested planes. weight = row_scale[r] * g * T[c] where g is the group's scale and c
+// the top `level` bits of its 4-bit code; at level 8, weight = row_scale[r] * g * (2 T4[c] + step * r4 + offset) / 2
+// with r4 in 0..15 the residual.
+//
+// The expert's tiles are numbered through gate, up, down; a slot holds kBitTileBytes of every tile, in order:
+//   slots 0, 1   top two bits: slot h holds steps 4h..4h+3; byte p carries step 4h+f in bits 2f, 2f+1
+//   slot 2       third bit, slot 3 fourth bit: little-endian u64 word j is step j, bit p of it belongs to byte p
+//   slots 4..7   residual: slot 4+q holds steps 2q (low nibble) and 2q+1 (high nibble) at byte p
+// Group scales: one byte E3M4 a (tile, row): sign bit 7, exponent e bits 4-6, mantissa m bits 0-3,
+// value = (1 + m / 16) * 2^(e - 7). Row scales are bf16.
+//
+// The scale region of a record: [tiles x 16 bytes of group scales][bf16 row scales of gate, up, down][zeros to 4096].
+struct PlaneMatrix {
+  const uint8_t* slots[8];      // each already advanced to this matrix's first tile; unused ones null
+  const uint8_t* group_scales;  // advanced likewise
+  const uint16_t* row_scales;   // bf16 [rows]
+  int rows, cols;
+};
+
+// Tables of one model. Unsigned: entry + 128, as vpdpbusd wants. |entry| <= 127.
+struct PlaneTables {
+  alignas(16) uint8_t t2[16];  // 4 entries, repeated
+  alignas(16) uint8_t t3[16];  // 8 entries, repeated
+  alignas(16) uint8_t t4[16];
+  int residual_step;    // 3
+  int residual_offset;  // -23
+};
+
+// KV cache storage of one layer: blocks of `block_tokens` positions (a multiple of 16).
+// f16:  K and V each [block][kv_head][position in block][head_dim] u16.
+// int8: the same in int8 with one f32 scale per (block, kv_head, position): value = scale * q.
+enum class KvType : uint8_t { f16 = 0, int8 = 1 };
+struct KvLayer {
+  KvType type;
+  uint8_t *k, *v;
+  float *k_scale, *v_scale;  // int8 only, [block][kv_head][position]
+  int kv_heads, head_dim, block_tokens;
+};
+
+}  // namespace moestro

@@ -1,0 +1,199 @@
+/**
+ * What crosses the border of the engine: token ids in, token ids out, plain data all of it (it travels between
+ * threads). Text is not known here.
+ */
+import type { IoBackend, Isa, KvType, Level } from '../native/binding.js';
+
+export type Mode = 'exact' | 'routed';
+
+/** One validated, frozen configuration; made by src/config.ts. */
+export interface EngineConfig {
+  /** The `.moe` directory. */
+  readonly modelPath: string;
+  /** Bytes of memory the whole process may take; null for what the machine or its cgroup leaves, less a margin. */
+  readonly budgetBytes: number | null;
+  readonly threads: number;
+  readonly isa: Isa | null;
+  /** The full level; null for the model's default. */
+  readonly level: Level | null;
+  readonly mode: Mode;
+  /** Positions of one sequence at most; null for what the budget affords up to the model's own. */
+  readonly contextLength: number | null;
+  readonly kvType: KvType;
+  /** Tokens of one prefill step at most. */
+  readonly chunkTokens: number;
+  /** Sequences open at once, and requests waiting beyond them. */
+  readonly maxSequences: number;
+  readonly maxQueued: number;
+  readonly io: { readonly backend: IoBackend; readonly queueDepth: number; readonly direct: boolean };
+  /** Expert slots at most, whatever the budget affords (fewer slots for experiments); null for no cap. */
+  readonly maxResidentExperts: number | null;
+  /** Recorded routing to use instead of the router's choice: benchmarks only. */
+  readonly routingTrace: string | null;
+  /** Fault injection for tests: byte ranges of experts.bin whose reads fail with EIO. */
+  readonly faultRanges?: readonly (readonly [number, number])[];
+}
+
+export interface Sampling {
+  /** 0 is greedy. */
+  readonly temperature: number;
+  /** 0 for off. */
+  readonly topK: number;
+  readonly topP: number;
+  readonly minP: number;
+  /** 1 for off; over the last `penaltyWindow` tokens, prompt included. */
+  readonly repetitionPenalty: number;
+  readonly presencePenalty: number;
+  readonly frequencyPenalty: number;
+  readonly penaltyWindow: number;
+  readonly logitBias: readonly (readonly [tokenId: number, bias: number])[];
+  /** null draws one. */
+  readonly seed: number | null;
+  /** Alternatives to report per token, 0..20; null for no logprobs. */
+  readonly topLogprobs: number | null;
+}
+
+export const GREEDY: Sampling = {
+  temperature: 0,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  repetitionPenalty: 1,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  penaltyWindow: 64,
+  logitBias: [],
+  seed: null,
+  topLogprobs: null,
+};
+
+export interface GenerateRequest {
+  readonly promptIds: readonly number[];
+  /** null: until end of sequence or the end of the context. */
+  readonly maxTokens: number | null;
+  /** Tokens that end the answer; not emitted. */
+  readonly stopTokenIds: readonly number[];
+  readonly sampling: Sampling;
+  /** The engine's own mode when absent. */
+  readonly mode?: Mode;
+}
+
+export interface TokenLogprob {
+  readonly tokenId: number;
+  readonly logprob: number;
+}
+
+export interface Usage {
+  readonly promptTokens: number;
+  readonly completionTokens: number;
+  readonly cachedTokens: number;
+  /** Mean bits a weight over all (token, expert) pairs, and the share of routing mass below the full level. */
+  readonly meanBits: number;
+  readonly shareBelowFullLevel: number;
+  readonly bytesRead: number;
+  readonly stallMs: number;
+  readonly queueMs: number;
+  readonly prefillMs: number;
+  readonly decodeMs: number;
+}
+
+export type EngineEvent =
+  | { readonly kind: 'prefill'; readonly done: number; readonly total: number }
+  | {
+      readonly kind: 'token';
+      readonly tokenId: number;
+      readonly logprob: number | null;
+      readonly topLogprobs: readonly TokenLogprob[];
+    }
+  | { readonly kind: 'finish'; readonly reason: 'stop' | 'length'; readonly usage: Usage };
+
+/** Where the memory goes, in bytes; `total` is the budget. */
+export interface MemoryPlan {
+  readonly total: number;
+  readonly dense: number;
+  readonly kv: number;
+  readonly experts: number;
+  readonly scratch: number;
+  /** Node.js, the JavaScript heaps, the tokenizer. */
+  readonly runtime: number;
+  readonly unused: number;
+  readonly contextLength: number;
+  readonly kvBlocks: number;
+  readonly chunkTokens: number;
+  /** Experts that fit whole at the full level, of all. */
+  readonly residentExperts: number;
+  readonly expertCount: number;
+}
+
+export interface EngineInfo {
+  readonly modelName: string;
+  readonly family: string;
+  readonly level: Level;
+  readonly mode: Mode;
+  readonly isa: Isa;
+  readonly threads: number;
+  readonly ioBackend: string;
+  readonly ioDirect: boolean;
+  readonly contextLength: number;
+  readonly vocabSize: number;
+  readonly memory: MemoryPlan;
+}
+
+/** Counters since start unless said otherwise. */
+export interface EngineMetrics {
+  readonly tokensPrefilled: number;
+  readonly tokensDecoded: number;
+  readonly steps: number;
+  readonly hits: number;
+  readonly misses: number;
+  /** Bytes of the planes that were missed, and bytes the disk delivered. */
+  readonly missedBytes: number;
+  readonly bytesRead: number;
+  readonly readsInFlight: number;
+  readonly readErrors: number;
+  readonly stallMs: number;
+  readonly prefillMs: number;
+  readonly decodeMs: number;
+  /** Now: bit slots in use and in all; experts resident at each number of bits. */
+  readonly slotsUsed: number;
+  readonly slotsTotal: number;
+  readonly residentByBits: Readonly<Record<string, number>>;
+  readonly sequencesOpen: number;
+  readonly sequencesQueued: number;
+  readonly kvBlocksUsed: number;
+  readonly kvBlocksTotal: number;
+  readonly requestsCancelled: number;
+  readonly budgetBytes: number;
+  readonly rssBytes: number;
+  readonly peakRssBytes: number;
+  /** Of decode steps only: for figures per token. */
+  readonly decode: {
+    readonly hits: number;
+    readonly misses: number;
+    readonly missedBytes: number;
+    readonly bytesRead: number;
+    readonly stallMs: number;
+  };
+  /** Milliseconds of decode steps spent outside native calls. */
+  readonly decodeScriptMs: number;
+}
+
+/** The engine as other threads see it; made by `startEngine` in client.ts. */
+export interface EngineClient {
+  readonly info: EngineInfo;
+  /**
+   * Tokens of one answer as they come. Ending the iteration early (break, or `signal`) frees the sequence within one step.
+   * Throws CONTEXT_LENGTH_EXCEEDED, QUEUE_FULL, EXPERT_READ_FAILED, CANCELLED, ENGINE_CLOSED.
+   */
+  generate(request: GenerateRequest, signal?: AbortSignal): AsyncIterable<EngineEvent>;
+  /**
+   * Teacher-forced: logits after each of `tokenIds` as Float32Array [tokenIds.length, vocabSize], for eval. One
+   * sequence, at most contextLength tokens.
+   */
+  evaluate(tokenIds: readonly number[], mode?: Mode): Promise<Float32Array>;
+  /** Squared-input sums of every expert since `collectImportance(true)`, for calibration. */
+  collectImportance(on: boolean): Promise<void>;
+  importance(layer: number, expert: number): Promise<{ tokens: number; gateUp: Float32Array; down: Float32Array }>;
+  metrics(): Promise<EngineMetrics>;
+  close(): Promise<void>;
+}

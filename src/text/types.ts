@@ -1,0 +1,50 @@
+/** What the rest of the product sees of text: ids in and out, prompts from messages. */
+
+export interface TextModel {
+  readonly vocabSize: number;
+  /** Text to ids. `special`: whether added tokens written in the text (e.g. <|im_end|>) become their ids. */
+  encode(text: string, options?: { readonly special?: boolean; readonly addBos?: boolean }): number[];
+  decode(ids: readonly number[], options?: { readonly skipSpecial?: boolean }): string;
+  /** Bytes of one token as they appear in text; empty for special tokens. */
+  tokenBytes(id: number): Uint8Array;
+  /** The token as text for logprobs (lossy where it is a piece of a character). */
+  tokenText(id: number): string;
+  readonly eosTokenIds: readonly number[];
+  readonly bosTokenId: number | null;
+  readonly hasChatTemplate: boolean;
+  /** Messages to prompt text by the model's chat template. Throws TEMPLATE_FAILED with the template's own message. */
+  renderChat(
+    messages: readonly ChatMessage[],
+    options?: {
+      readonly addGenerationPrompt?: boolean;
+      readonly tools?: readonly unknown[];
+      readonly kwargs?: Readonly<Record<string, unknown>>;
+    },
+  ): string;
+  /**
+   * Messages to prompt ids. Markup and content are tokenised separately: special tokens written inside a message's
+   * content stay text, so that a message cannot end its turn or open another.
+   */
+  encodeChat(
+    messages: readonly ChatMessage[],
+    options?: { readonly tools?: readonly unknown[]; readonly kwargs?: Readonly<Record<string, unknown>> },
+  ): number[];
+  /** A streaming detokenizer of one answer. */
+  detokenizer(): Detokenizer;
+}
+
+export interface ChatMessage {
+  readonly role: string;
+  readonly content: string | null;
+  readonly name?: string;
+  readonly tool_calls?: readonly unknown[];
+  readonly tool_call_id?: string;
+}
+
+/** Ids to text pieces that never end inside a character. */
+export interface Detokenizer {
+  /** Text that this id completes; may be empty. */
+  push(id: number): string;
+  /** What is left at the end; bytes that form no character become U+FFFD. */
+  flush(): string;
+}
