@@ -9,4 +9,10 @@ namespace moestro {
 // Continues `crc` (0 to start) over `bytes` at `data`: crc32c(crc32c(0, a), b) == crc32c(0, a then b).
 uint32_t crc32c(uint32_t crc, const void* data, size_t bytes);
 
+// The same by tables, on any CPU: what the check compares the instruction with.
+uint32_t crc32c_table(uint32_t crc, const void* data, size_t bytes);
+
+// True when crc32c() uses the instruction on this CPU.
+bool crc32c_has_instruction();
+
 }  // namespace moestro
