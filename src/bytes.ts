@@ -1,0 +1,81 @@
+/** Byte sizes as people write them. Decimal and binary units are told apart; a bare letter ("8G") is refused as unclear. */
+import { readFileSync } from 'node:fs';
+import { totalmem } from 'node:os';
+import { MoestroError } from './errors.js';
+
+const UNITS: Readonly<Record<string, number>> = {
+  '': 1,
+  b: 1,
+  kb: 1e3,
+  mb: 1e6,
+  gb: 1e9,
+  tb: 1e12,
+  kib: 2 ** 10,
+  mib: 2 ** 20,
+  gib: 2 ** 30,
+  tib: 2 ** 40,
+};
+
+const FORMS = 'bytes ("8589934592"), a decimal or binary unit ("1.5GB", "8GiB") or a share of the memory ("60%")';
+
+/**
+ * "8GiB", "1.5GB", "60%" or "8589934592" to whole bytes.
+ *
+ * @param name what the value is for, named in errors: a flag or a variable.
+ * @param whole bytes that percentages are of.
+ * @throws {MoestroError} INVALID_CONFIG naming the value and the accepted forms.
+ */
+export function parseBytes(text: string, name: string, whole: number): number {
+  const refuse = (found: string): never => {
+    throw new MoestroError('INVALID_CONFIG', `Cannot use ${name} "${text}": found ${found}, needed ${FORMS}`, {
+      name,
+      found: text,
+    });
+  };
+  const match = /^\s*(\d+(?:\.\d+)?|\.\d+)\s*([a-z%]*)\s*$/i.exec(text);
+  if (match === null) return refuse('no positive number with a unit');
+  const number = Number(match[1]);
+  const unit = (match[2] ?? '').toLowerCase();
+  if (unit === '%') {
+    if (number <= 0 || number > 100) return refuse('a share outside of 0% to 100%');
+    return Math.floor((number / 100) * whole);
+  }
+  const scale = UNITS[unit];
+  if (scale === undefined) return refuse(`the unit "${match[2]}"`);
+  const bytes = Math.floor(number * scale);
+  if (bytes < 1 || !Number.isSafeInteger(bytes)) return refuse('a size outside of 1 byte to 8 PiB');
+  return bytes;
+}
+
+/** Bytes for people: "3.1 GiB", three digits at most. */
+export function formatBytes(bytes: number): string {
+  const steps = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  let value = bytes;
+  let step = 0;
+  while (Math.abs(value) >= 1024 && step < steps.length - 1) {
+    value /= 1024;
+    step++;
+  }
+  const digits = step === 0 || Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 2;
+  return `${value.toFixed(digits)} ${steps[step]}`;
+}
+
+/** Memory of the machine or of the cgroup around this process, whichever is smaller. */
+export function machineMemoryBytes(): number {
+  // cgroup v2, then v1; libuv's constrainedMemory() misses limits of parent groups, and so does this: the engine
+  // watches RSS anyway.
+  const limits = ['/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/memory/memory.limit_in_bytes'].map(readLimit);
+  const constrained = process.constrainedMemory();
+  return Math.min(totalmem(), ...limits, constrained > 0 ? constrained : Number.POSITIVE_INFINITY);
+}
+
+function readLimit(path: string): number {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8').trim();
+  } catch {
+    return Number.POSITIVE_INFINITY; // no such control group file: no limit from it
+  }
+  const bytes = Number(text); // "max" becomes NaN
+  return Number.isFinite(bytes) && bytes > 0 ? bytes : Number.POSITIVE_INFINITY;
+}
