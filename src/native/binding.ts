@@ -10,7 +10,7 @@ import { MoestroError } from '../errors.js';
 import type { Architecture, PlaneTables } from '../model/manifest.js';
 
 export type Isa = 'scalar' | 'neon' | 'avx2' | 'avx512';
-export type IoBackend = 'automatic' | 'io_uring' | 'pread' | 'fake';
+export type IoBackend = 'automatic' | 'io_uring' | 'pread';
 export type KvType = 'f16' | 'int8';
 export type SourceDtype =
   | 'F32'

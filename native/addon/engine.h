@@ -1,0 +1,64 @@
+// NativeEngine of src/native/binding.ts: one model's layers, its slot arena and its read queue behind one object.
+#pragma once
+#include <napi.h>
+
+#include <memory>
+#include <vector>
+
+#include "native/addon/options.h"
+
+namespace moestro {
+
+class Engine : public Napi::ObjectWrap<Engine>, private ReadGate {
+ public:
+  static Napi::FunctionReference* define(Napi::Env env);
+  explicit Engine(const Napi::CallbackInfo& info);
+  ~Engine() override;
+
+ private:
+  Napi::Value get_isa(const Napi::CallbackInfo& info);
+  Napi::Value get_threads(const Napi::CallbackInfo& info);
+  void load_dense(const Napi::CallbackInfo& info);
+  void ready(const Napi::CallbackInfo& info);
+  void set_batch(const Napi::CallbackInfo& info);
+  void embed(const Napi::CallbackInfo& info);
+  void attention(const Napi::CallbackInfo& info);
+  void route(const Napi::CallbackInfo& info);
+  void submit_reads(const Napi::CallbackInfo& info);
+  void shared_ffn(const Napi::CallbackInfo& info);
+  Napi::Value run_experts(const Napi::CallbackInfo& info);
+  void finish_layer(const Napi::CallbackInfo& info);
+  void logits(const Napi::CallbackInfo& info);
+  Napi::Value take_completions(const Napi::CallbackInfo& info);
+  Napi::Value wait_completions(const Napi::CallbackInfo& info);
+  Napi::Value cancel_read(const Napi::CallbackInfo& info);
+  void collect_importance(const Napi::CallbackInfo& info);
+  Napi::Value importance(const Napi::CallbackInfo& info);
+  Napi::Value io_stats(const Napi::CallbackInfo& info);
+  Napi::Value memory(const Napi::CallbackInfo& info);
+  void close(const Napi::CallbackInfo& info);
+
+  // ReadGate
+  bool finished(int64_t ticket, int* error) override;
+  bool advance(bool block) override;
+
+  void check_open(Napi::Env env) const;
+  void check_batch(Napi::Env env) const;
+  int layer_argument(const Napi::CallbackInfo& info) const;
+  Napi::Value move_completions(const Napi::CallbackInfo& info);
+
+  std::shared_ptr<Ledger> ledger_;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<SlotArena> arena_;
+  std::unique_ptr<ReadQueue> queue_;
+
+  // State of each ticket modulo its size: kIdle, kPending, or the errno it ended with (0 when it landed).
+  static constexpr int kTickets = 1 << 16, kIdle = -2, kPending = -1;
+  std::vector<int32_t> ticket_state_;
+  std::vector<ReadCompletion> landed_;  // not yet taken by TypeScript
+  std::vector<ReadCompletion> fresh_;
+  std::vector<ExpertGroup> groups_;
+  std::vector<uint8_t> assigned_;
+};
+
+}  // namespace moestro

@@ -1,0 +1,91 @@
+#include "native/addon/model_files.h"
+
+#include "native/addon/args.h"
+#include "native/addon/options.h"
+#include "native/quantise/quantise.h"
+
+namespace moestro {
+namespace {
+
+constexpr int kMaxSide = 1 << 24;
+
+SourceMatrix source_matrix(Napi::Env env, const Napi::Value& dtype, const Napi::Value& bytes, const char* what) {
+  const auto view = to_span<uint8_t>(env, bytes, what, 0);
+  return {to_string(env, dtype, std::string(what) + "'s dtype"), view.data(), view.size()};
+}
+
+ExpertShape expert_shape(Napi::Env env, const Napi::Value& hidden, const Napi::Value& expert) {
+  return {to_int(env, hidden, "hiddenSize", 32, 65536), to_int(env, expert, "expertSize", 32, 65536)};
+}
+
+}  // namespace
+
+Napi::Value js_dequantise(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto bytes = to_span<uint8_t>(env, info[1], "bytes", 0);
+  const auto count = static_cast<size_t>(to_number(env, info[2], "count", 0, 1e12));
+  const auto out = to_span<float>(env, info[3], "out", count);
+  check(env, dequantise(to_string(env, info[0], "dtype"), bytes.data(), bytes.size(), count, out.data()));
+  return env.Undefined();
+}
+
+Napi::Value js_quantise_expert(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const Napi::Object r = to_object(env, info[0], "request");
+  const ExpertShape shape = expert_shape(env, r.Get("hiddenSize"), r.Get("expertSize"));
+  const SourceMatrix gate = source_matrix(env, r.Get("gateDtype"), r.Get("gate"), "gate");
+  const SourceMatrix up = source_matrix(env, r.Get("upDtype"), r.Get("up"), "up");
+  const SourceMatrix down = source_matrix(env, r.Get("downDtype"), r.Get("down"), "down");
+  const PlaneTables tables = parse_tables(env, r.Get("tables"));
+  const bool residual = to_bool(env, r.Get("residual"), "residual");
+  ExpertImportance importance;
+  if (const Napi::Value given = r.Get("importance"); given.IsObject()) {
+    const Napi::Object object = given.As<Napi::Object>();
+    importance.gate_up = to_span<float>(env, object.Get("gateUp"), "importance.gateUp", shape.hidden_size).data();
+    importance.down = to_span<float>(env, object.Get("down"), "importance.down", shape.expert_size).data();
+  }
+  const auto out = to_span<uint8_t>(env, r.Get("out"), "out", 0);
+  LevelErrors errors{};
+  check(env, quantise_expert(shape, gate, up, down, tables, residual, importance, out.data(), out.size(), &errors));
+  Napi::Object by_level = Napi::Object::New(env);
+  const char* names[] = {"2", "3", "4", "8"};
+  for (int i = 0; i < 4; ++i) by_level.Set(names[i], Napi::Number::New(env, errors[i]));
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("relativeError", by_level);
+  return result;
+}
+
+Napi::Value js_quantise_dense(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const SourceMatrix source = source_matrix(env, info[0], info[1], "bytes");
+  const int rows = to_int(env, info[2], "rows", 1, kMaxSide), cols = to_int(env, info[3], "cols", 32, kMaxSide);
+  const auto out = to_span<uint8_t>(env, info[4], "out", 0);
+  check(env, quantise_dense(source, rows, cols, out.data(), out.size()));
+  return env.Undefined();
+}
+
+Napi::Value js_dequantise_expert(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto record = to_span<uint8_t>(env, info[0], "record", 0);
+  const ExpertShape shape = expert_shape(env, info[1], info[2]);
+  const PlaneTables tables = parse_tables(env, info[3]);
+  const int level = to_int(env, info[4], "level", 2, 8);
+  const size_t count = static_cast<size_t>(shape.hidden_size) * shape.expert_size;
+  const auto gate = to_span<float>(env, info[5], "gate", count);
+  const auto up = to_span<float>(env, info[6], "up", count);
+  const auto down = to_span<float>(env, info[7], "down", count);
+  check(env,
+        dequantise_expert(shape, record.data(), record.size(), tables, level, gate.data(), up.data(), down.data()));
+  return env.Undefined();
+}
+
+Napi::Value js_dequantise_dense(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto blocks = to_span<uint8_t>(env, info[0], "blocks", 0);
+  const int rows = to_int(env, info[1], "rows", 1, kMaxSide), cols = to_int(env, info[2], "cols", 32, kMaxSide);
+  const auto out = to_span<float>(env, info[3], "out", static_cast<size_t>(rows) * cols);
+  check(env, dequantise_dense(blocks.data(), blocks.size(), rows, cols, out.data()));
+  return env.Undefined();
+}
+
+}  // namespace moestro

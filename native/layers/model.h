@@ -1,0 +1,214 @@
+// One model's dense weights, KV cache and scratch, and the steps of its forward pass: one step per file.
+//
+// The order of a step: set_batch, embed, then for each layer attention, route, (experts | ffn), finish_layer; then
+// logits. All functions run on the engine's thread and use the pool inside; none allocates after create().
+// Weights and arithmetic are laid out so that no result depends on the number of threads, the batch a token
+// travels in, or the order in which experts ran: see native/kernels/formats.h.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "native/base/status.h"
+#include "native/base/thread_pool.h"
+#include "native/kernels/kernels.h"
+#include "native/memory/memory.h"
+
+namespace moestro {
+
+enum class QkNorm { none, head, full };
+
+// src/model/manifest.ts `Architecture`, checked.
+struct Dims {
+  int hidden, layers, heads, kv_heads, head_dim, vocab, context;
+  double rope_theta;
+  float eps;
+  QkNorm qk_norm;
+  bool attention_bias, tied_embeddings;
+  int experts, top_k, expert_size;
+  bool norm_top_k;
+  int shared_size;
+  bool shared_gate;
+  int dense_ffn;
+  std::vector<bool> is_moe;  // per layer
+  int sliding_window;        // 0 for none
+
+  int q_width() const { return heads * head_dim; }
+  int kv_width() const { return kv_heads * head_dim; }
+};
+
+// Errors: INVALID_ARGUMENT naming the number that is out of its range.
+Status check_dims(const Dims& dims);
+
+struct ModelOptions {
+  int threads;
+  Isa isa;
+  int max_batch_tokens, max_logit_rows;
+  KvType kv_type;
+  int kv_block_tokens, kv_blocks;
+  PlaneTables tables;
+};
+
+struct LayerWeights {
+  const float *attn_norm, *ffn_norm, *q_bias, *k_bias, *v_bias, *q_norm, *k_norm, *router, *shared_router;
+  DenseQ8 q, k, v, o;
+  DenseQ8 ffn_gate, ffn_up, ffn_down;  // of the shared expert, or of a layer without experts
+};
+
+// An expert's planes in slots: pointers only, valid while the caller pins the slots.
+struct ExpertPlanes {
+  const uint8_t* scales;
+  const uint8_t* bits[8];
+};
+
+// One expert at one level and the (token, rank) pairs it serves in this step.
+struct ExpertGroup {
+  int expert, level;
+  int64_t ticket;  // -1: resident
+  const int32_t* assignments;
+  int count;
+  ExpertPlanes planes;
+  int error = 0;        // out: errno of the read it waited for
+  bool waited = false;  // out
+};
+
+// What expert_ffn needs to know of reads: implemented over the read queue by the addon.
+class ReadGate {
+ public:
+  virtual ~ReadGate() = default;
+  // True when the read is finished; *error is 0 or its errno.
+  virtual bool finished(int64_t ticket, int* error) = 0;
+  // Looks for finished reads; with `block`, waits until one more has finished. False when none is left to wait for.
+  virtual bool advance(bool block) = 0;
+};
+
+// Int8 activations in scratch; see Q8Activations.
+struct Q8Buffer {
+  int8_t* q;
+  float* scale;
+  int32_t* sum;
+  Q8Activations view(int cols) const { return {q, scale, sum, cols}; }
+};
+
+// Everything a step writes besides the KV cache, inside one allocation; n = max_batch_tokens.
+struct Scratch {
+  float *x, *xn;                   // [n][hidden] residual stream; normed input of the next matrices
+  float *q, *k, *v, *attn;         // [n][q_width], [n][kv_width] twice, [n][q_width]
+  float* router_logits;            // [n][experts]
+  float* shared;                   // [n][hidden] output of the shared expert or the dense FFN
+  float *ffn_gate, *ffn_up;        // [n][max(shared_size, dense_ffn)]
+  float* partial;                  // [n * top_k][hidden] expert outputs, in the order experts ran
+  float *hidden_gate, *hidden_up;  // [n][expert_size], of the experts that run together
+  float* scores;                   // [threads][heads / kv_heads * context]
+  float *rope_cos, *rope_sin;      // [context][head_dim / 2]
+  float* logit_row;                // [vocab rounded up to 16]
+  Q8Buffer q8;                     // [n][max(hidden, q_width)]
+  Q8Buffer ffn_q8;                 // [n][max(shared_size, dense_ffn)]
+  Q8Buffer hidden_q8;              // [n][expert_size]
+};
+
+// Squared inputs of one expert, summed over tokens.
+struct Importance {
+  int64_t tokens = 0;
+  std::vector<float> gate_up, down;
+};
+
+class Model {
+ public:
+  // Allocates everything. Errors: INVALID_ARGUMENT, OUT_OF_MEMORY.
+  static Result<std::unique_ptr<Model>> create(const Dims& dims, const ModelOptions& options,
+                                               std::shared_ptr<Ledger> ledger);
+
+  // Where the bytes of a dense tensor go; INVALID_ARGUMENT/MODEL_INVALID when its name, kind or shape is not of this
+  // model. The caller fills `bytes` bytes and then says loaded().
+  struct DenseTarget {
+    uint8_t* data;
+    size_t bytes;
+  };
+  Result<DenseTarget> dense_target(const std::string& name, const std::string& kind, int rows, int cols);
+  void loaded(const std::string& name);
+  Status ready() const;
+
+  // block_tables [sequence_count][blocks_per_sequence]; all checked.
+  Status set_batch(std::span<const int32_t> tokens, std::span<const int32_t> positions,
+                   std::span<const int32_t> sequences, std::span<const int32_t> block_tables, int blocks_per_sequence);
+  void embed();
+  void attention(int layer);
+  void route(int layer, uint16_t* ids, float* weights);
+  void shared_ffn(int layer);
+  // Runs all groups; returns nanoseconds in which compute waited for a read.
+  uint64_t run_experts(int layer, std::span<ExpertGroup> groups, ReadGate& gate);
+  void finish_layer(int layer, const float* weights);
+  // out [rows][vocab]
+  void logits(std::span<const int32_t> rows, float* out);
+
+  void collect_importance(bool on);
+  const Importance* importance(int layer, int expert) const;
+
+  const Dims& dims() const { return dims_; }
+  int batch_tokens() const { return tokens_; }
+  int threads() const { return pool_->threads(); }
+  Isa isa() const { return kernels_->isa; }
+
+ private:
+  struct Tensor {
+    std::string kind;
+    int rows, cols;
+    size_t offset, bytes;
+    bool loaded;
+  };
+
+  Model(const Dims& dims, const ModelOptions& options) : dims_(dims), options_(options) {}
+  void list_tensors();
+  Status allocate(std::shared_ptr<Ledger> ledger);
+  void bind_weights();
+  DenseQ8 dense(const std::string& name) const;
+  const float* floats(const std::string& name) const;
+
+  // Several matrices over the same activations in one parallel run.
+  struct DenseJob {
+    DenseQ8 w;
+    float* y;
+    size_t y_stride;
+  };
+  void run_dense(std::span<const DenseJob> jobs, const Q8Activations& x, int tokens);
+  void quantize(const float* x, int tokens, int cols, const Q8Buffer& out);
+  void run_ready_experts(int layer, std::span<ExpertGroup*> groups);
+
+  Dims dims_;
+  ModelOptions options_;
+  const Kernels* kernels_ = nullptr;
+  std::unique_ptr<ThreadPool> pool_;
+
+  std::unordered_map<std::string, Tensor> tensors_;
+  std::vector<std::string> tensor_order_;
+  size_t dense_bytes_ = 0;
+  AlignedBuffer dense_, kv_, scratch_;
+  std::vector<LayerWeights> layers_;
+  std::vector<KvLayer> kv_layers_;
+  DenseQ8 embedding_{}, head_{};
+  const float* final_norm_ = nullptr;
+
+  // The batch.
+  int tokens_ = 0;
+  std::vector<int32_t> ids_, positions_, sequences_, block_tables_;
+  int blocks_per_sequence_ = 0;
+
+  Scratch s_{};
+  size_t scores_stride_ = 0;
+  std::vector<int32_t> partial_row_;  // [n * top_k]: where each assignment's output stands; -1 when it has none
+  int partial_used_ = 0;
+  std::vector<int32_t> token_rows_, local_rows_;
+  std::vector<ExpertGroup*> ready_;
+
+  bool collecting_ = false;
+  std::vector<Importance> importance_;
+};
+
+// The number of scratch bytes that create() will take: src/engine/memory-plan.ts asks before it decides.
+size_t scratch_bytes(const Dims& dims, int threads, int max_batch_tokens);
+
+}  // namespace moestro

@@ -1,0 +1,29 @@
+// Scores the experts of a layer and takes the top-k of every token. In f32: a router decides, it must not round.
+#include <algorithm>
+
+#include "native/layers/model.h"
+
+namespace moestro {
+
+void Model::route(int layer, uint16_t* ids, float* weights) {
+  const LayerWeights& w = layers_[layer];
+  const int k = dims_.top_k, experts = dims_.experts;
+  // Few tokens: the experts are shared out among the threads, else the tokens.
+  const int expert_pieces = tokens_ < pool_->threads() * 2 ? std::max(1, experts / 16) : 1;
+  const int per_piece = (experts + expert_pieces - 1) / expert_pieces;
+  pool_->for_each(tokens_ * expert_pieces, 1, [&](int begin, int end, int) {
+    for (int item = begin; item < end; ++item) {
+      const size_t t = item / expert_pieces;
+      const int first = item % expert_pieces * per_piece, last = std::min(experts, first + per_piece);
+      if (first >= last) continue;
+      kernels_->gemm_f32(w.router + static_cast<size_t>(first) * dims_.hidden, last - first, dims_.hidden,
+                         s_.xn + t * dims_.hidden, 1, s_.router_logits + t * experts + first, experts);
+    }
+  });
+  for (size_t t = 0; t < static_cast<size_t>(tokens_); ++t)
+    kernels_->topk_router(s_.router_logits + t * experts, experts, k, dims_.norm_top_k, ids + t * k, weights + t * k);
+  std::fill_n(partial_row_.begin(), static_cast<size_t>(tokens_) * k, -1);
+  partial_used_ = 0;
+}
+
+}  // namespace moestro
