@@ -27,6 +27,8 @@ export const ERRORS = {
   NOT_FOUND: caller(404, 'not_found_error'),
   MODEL_NOT_FOUND: caller(404, 'not_found_error'),
   BODY_TOO_LARGE: caller(413),
+  UNSUPPORTED_MEDIA_TYPE: caller(415),
+  MODEL_LOADING: world(503, 'unavailable_error', true),
   QUEUE_FULL: { status: 429, type: 'rate_limit_error', retry: true, exit: 1 },
   // configuration
   INVALID_CONFIG: caller(500, 'server_error'),
