@@ -1,0 +1,110 @@
+#include "native/io/disk_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "native/io/read_queue.h"
+#include "native/memory/memory.h"
+
+namespace moestro {
+namespace {
+
+Status io_error(const std::string& action, const std::string& path, const std::string& found) {
+  return Status("IO_ERROR", "Cannot " + action + " \"" + path + "\": " + found);
+}
+
+int64_t pread_retrying(int descriptor, void* data, size_t bytes, uint64_t offset) {
+  for (;;) {
+    const ssize_t got = pread(descriptor, data, bytes, static_cast<off_t>(offset));
+    if (got >= 0) return got;
+    if (errno != EINTR) return -errno;
+  }
+}
+
+// 0, or the errno with which the first block cannot be read. An empty file reads well.
+int probe(int descriptor) {
+  alignas(kDirectAlignment) uint8_t block[kDirectAlignment];
+  const int64_t got = pread_retrying(descriptor, block, sizeof block, 0);
+  return got < 0 ? static_cast<int>(-got) : 0;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<DiskFile>> DiskFile::open(const std::string& path, bool try_direct) {
+  struct stat info;
+  if (::stat(path.c_str(), &info) != 0) return io_error("open", path, std::strerror(errno));
+  if (!S_ISREG(info.st_mode)) return io_error("open", path, "not a regular file");  // opening a pipe would hang
+  if (try_direct) {
+    // tmpfs and some network file systems refuse the flag, others take it and refuse the read.
+    const int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC);
+    if (descriptor >= 0) {
+      std::unique_ptr<DiskFile> file(new DiskFile(descriptor, true));
+      if (probe(descriptor) == 0) return file;
+    }
+  }
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return io_error("open", path, std::strerror(errno));
+  std::unique_ptr<DiskFile> file(new DiskFile(descriptor, false));
+  // Read-ahead would drag in bytes that nobody asked for.
+  (void)posix_fadvise(descriptor, 0, 0, POSIX_FADV_RANDOM);
+  if (const int error = probe(descriptor); error != 0) return io_error("read", path, std::strerror(error));
+  file->forget(0, kDirectAlignment);
+  return file;
+}
+
+DiskFile::~DiskFile() { close(descriptor_); }
+
+uint64_t DiskFile::size() const {
+  struct stat info;
+  return fstat(descriptor_, &info) == 0 ? static_cast<uint64_t>(info.st_size) : 0;
+}
+
+void DiskFile::forget(uint64_t offset, uint64_t bytes) const {
+  if (direct_) return;
+  // Only whole pages are dropped, so widen to them.
+  const uint64_t begin = offset / kDirectAlignment * kDirectAlignment;
+  const uint64_t end = (offset + bytes + kDirectAlignment - 1) / kDirectAlignment * kDirectAlignment;
+  (void)posix_fadvise(descriptor_, static_cast<off_t>(begin), static_cast<off_t>(end - begin), POSIX_FADV_DONTNEED);
+}
+
+Status read_file_uncached(const std::string& path, uint64_t offset, size_t bytes, uint8_t* out) {
+  // The kernel splits one 4 MiB read into several for the disk, so a single reader already keeps it busy.
+  constexpr size_t kBounceBytes = size_t{4} << 20;
+  if (bytes == 0) return Status();
+  auto opened = DiskFile::open(path, true);
+  if (!opened.ok()) return opened.status();
+  DiskFile& file = *opened.value();
+  auto allocated = AlignedBuffer::allocate(std::min(bytes + 2 * kDirectAlignment, kBounceBytes), nullptr, "bounce");
+  if (!allocated.ok()) return allocated.status();
+  AlignedBuffer& bounce = allocated.value();
+
+  size_t done = 0;
+  while (done < bytes) {
+    const uint64_t at = offset + done;
+    const uint64_t begin = at / kDirectAlignment * kDirectAlignment;
+    const size_t skip = static_cast<size_t>(at - begin);
+    const size_t wanted =
+        std::min(bounce.size(), (skip + (bytes - done) + kDirectAlignment - 1) / kDirectAlignment * kDirectAlignment);
+    const int64_t got = pread_retrying(file.descriptor(), bounce.data(), wanted, begin);
+    if (got < 0) {
+      return io_error("read " + std::to_string(bytes) + " bytes at offset " + std::to_string(offset) + " of", path,
+                      std::strerror(static_cast<int>(-got)));
+    }
+    file.forget(begin, static_cast<uint64_t>(got));
+    if (static_cast<size_t>(got) <= skip) {
+      return io_error("read " + std::to_string(bytes) + " bytes at offset " + std::to_string(offset) + " of", path,
+                      "got " + std::to_string(done) + " bytes before its end");
+    }
+    const size_t part = std::min(static_cast<size_t>(got) - skip, bytes - done);
+    std::memcpy(out + done, bounce.data() + skip, part);
+    done += part;
+  }
+  return Status();
+}
+
+}  // namespace moestro
