@@ -1,0 +1,62 @@
+/** What the instruments need of a model, whether the product's engine or the reference path computes it. */
+import type { EngineClient, Mode } from '../engine/types.js';
+import { GREEDY } from '../engine/types.js';
+import type { ReferencePool } from './reference-pool.js';
+
+export interface Evaluator {
+  readonly model: string;
+  /** The level in bits, or "f32" for the reference path. */
+  readonly level: number | 'f32';
+  readonly mode: Mode | 'reference';
+  readonly vocabSize: number;
+  /** Tokens of one sequence at most. */
+  readonly contextLength: number;
+  /** Sequences it pays to have open at once. */
+  readonly concurrency: number;
+  /** Teacher-forced logits after positions [begin, end) of `ids`: Float32Array [end - begin, vocabSize]. */
+  logits(ids: readonly number[], begin: number, end: number): Promise<Float32Array>;
+  /** Greedy answer, without the stop token. */
+  answer(promptIds: readonly number[], maxTokens: number, stopTokenIds: readonly number[]): Promise<number[]>;
+  close(): Promise<void>;
+}
+
+/** The product: what users get, at the client's level and mode. */
+export function engineEvaluator(client: EngineClient, concurrency: number): Evaluator {
+  const { modelName, level, mode, vocabSize, contextLength } = client.info;
+  return {
+    model: modelName,
+    level,
+    mode,
+    vocabSize,
+    contextLength,
+    concurrency,
+    async logits(ids, begin, end) {
+      const all = await client.evaluate(ids.slice(0, end));
+      return all.subarray(begin * vocabSize, end * vocabSize);
+    },
+    async answer(promptIds, maxTokens, stopTokenIds) {
+      const answer: number[] = [];
+      for await (const event of client.generate({ promptIds, maxTokens, stopTokenIds, sampling: GREEDY })) {
+        if (event.kind === 'token') answer.push(event.tokenId);
+      }
+      return answer;
+    },
+    close: () => client.close(),
+  };
+}
+
+/** The plain float32 path over a Hugging Face directory or a GGUF. */
+export function referenceEvaluator(model: string, pool: ReferencePool): Evaluator {
+  const { vocabSize, contextLength } = pool.architecture;
+  return {
+    model,
+    level: 'f32',
+    mode: 'reference',
+    vocabSize,
+    contextLength,
+    concurrency: pool.threads,
+    logits: (ids, begin, end) => pool.logits(ids.slice(0, end), begin),
+    answer: (promptIds, maxTokens, stopTokenIds) => pool.answer(promptIds, maxTokens, stopTokenIds),
+    close: () => pool.close(),
+  };
+}
