@@ -1,0 +1,244 @@
+/**
+ * Who holds which slots: the one owner of all of them. Plans are made elsewhere over the read-only view; slots change
+ * hands in `apply`, `landed` and nowhere else.
+ *
+ * An expert is absent, reading (slots taken, a read on its way) or resident with some of its bits. It can be both:
+ * resident at 2 bits and reading two more. Expert key = moeLayer * experts + expert; it is also the ticket of the read,
+ * as there is at most one on its way for an expert.
+ */
+import assert from 'node:assert/strict';
+import type { LayerPlan } from './plan.js';
+import { UseCounts } from './use-counts.js';
+
+export const MAX_BITS = 8;
+
+export interface ResidencyShape {
+  /** MoE layers, experts of each. */
+  readonly layers: number;
+  readonly experts: number;
+  readonly bitSlots: number;
+  readonly scaleSlots: number;
+  /** Bits of an expert at the full level: how many slots a whole expert takes. */
+  readonly fullLevel: number;
+  /** Tokens after which a use counts half. */
+  readonly halfLife?: number;
+}
+
+/**
+ * Hit rates over recorded decode routing, slots for 12.5 / 25 / 50 % of the experts, half-life 8 against 16 and 32:
+ * Qwen3-30B code .725 .878 .972, .726 .882 .973, .723 .882 .974; general .595 .785 .952, .579 .781 .955,
+ * .565 .774 .957; OLMoE .425 .610 .831, .422 .606 .831, .413 .598 .824. Short is better where slots are few.
+ */
+export const DEFAULT_HALF_LIFE = 8;
+
+/** The state at the start of a layer, as plans see it. */
+export interface ResidencyView {
+  readonly layers: number;
+  readonly experts: number;
+  readonly bitSlots: number;
+  readonly scaleSlots: number;
+  readonly fullLevel: number;
+  readonly freeBits: number;
+  readonly freeScales: number;
+  /** Bits that are in slots and landed, and bits there will be once a read on its way lands (0: none is); by key. */
+  readonly residentBits: Uint8Array;
+  readonly readingBits: Uint8Array;
+  /** Experts of each layer that hold slots, and the number below which other layers may not push it. */
+  readonly layerExperts: Int32Array;
+  readonly floors: Int32Array;
+  readonly uses: UseCounts;
+}
+
+/** Whole experts that the slots hold at the full level. */
+export function expertCapacity(view: Pick<ResidencyView, 'bitSlots' | 'scaleSlots' | 'fullLevel'>): number {
+  return Math.min(view.scaleSlots, Math.floor(view.bitSlots / view.fullLevel));
+}
+
+/**
+ * Experts each layer keeps whatever other layers want: half of an equal share, so that the other half can go where it
+ * is used most. Layer 0 routes nearly uniformly and gets half as much again. Below two experts a layer there is
+ * nothing to promise: floors are 0 and layers compete.
+ */
+export function layerFloors(layers: number, experts: number, capacity: number): Int32Array {
+  const floor = capacity >= 2 * layers ? Math.floor(capacity / layers / 2) : 0;
+  const floors = new Int32Array(layers).fill(Math.min(floor, experts));
+  floors[0] = Math.min(experts, Math.ceil(floor * 1.5));
+  return floors;
+}
+
+export class Residency implements ResidencyView {
+  readonly layers: number;
+  readonly experts: number;
+  readonly bitSlots: number;
+  readonly scaleSlots: number;
+  readonly fullLevel: number;
+  readonly residentBits: Uint8Array;
+  readonly readingBits: Uint8Array;
+  readonly layerExperts: Int32Array;
+  readonly floors: Int32Array;
+  readonly uses: UseCounts;
+  /** By key: -1 for none. */
+  readonly #scaleSlotOf: Int32Array;
+  /** [key][bit]: -1 for none. */
+  readonly #bitSlotOf: Int32Array;
+  readonly #pinned: Uint8Array;
+  readonly #freeBitList: Int32Array;
+  readonly #freeScaleList: Int32Array;
+  #freeBits: number;
+  #freeScales: number;
+  #reading = 0;
+
+  constructor(shape: ResidencyShape) {
+    const keys = shape.layers * shape.experts;
+    this.layers = shape.layers;
+    this.experts = shape.experts;
+    this.bitSlots = shape.bitSlots;
+    this.scaleSlots = shape.scaleSlots;
+    this.fullLevel = shape.fullLevel;
+    this.residentBits = new Uint8Array(keys);
+    this.readingBits = new Uint8Array(keys);
+    this.layerExperts = new Int32Array(shape.layers);
+    this.floors = layerFloors(shape.layers, shape.experts, expertCapacity(shape));
+    this.uses = new UseCounts(keys, shape.halfLife ?? DEFAULT_HALF_LIFE);
+    this.#scaleSlotOf = new Int32Array(keys).fill(-1);
+    this.#bitSlotOf = new Int32Array(keys * MAX_BITS).fill(-1);
+    this.#pinned = new Uint8Array(keys);
+    // Stacks whose top is the lowest slot: a fresh arena is touched from its start.
+    this.#freeBitList = Int32Array.from({ length: shape.bitSlots }, (_, i) => shape.bitSlots - 1 - i);
+    this.#freeScaleList = Int32Array.from({ length: shape.scaleSlots }, (_, i) => shape.scaleSlots - 1 - i);
+    this.#freeBits = shape.bitSlots;
+    this.#freeScales = shape.scaleSlots;
+  }
+
+  get freeBits(): number {
+    return this.#freeBits;
+  }
+
+  get freeScales(): number {
+    return this.#freeScales;
+  }
+
+  /** Reads on their way. */
+  get readingCount(): number {
+    return this.#reading;
+  }
+
+  scaleSlot(key: number): number {
+    return this.#scaleSlotOf[key]!;
+  }
+
+  bitSlot(key: number, bit: number): number {
+    return this.#bitSlotOf[key * MAX_BITS + bit]!;
+  }
+
+  /** Makes one wave's evictions, takes slots for its reads, and pins its experts until `release`. */
+  apply(plan: LayerPlan, wave: number): void {
+    for (let i = plan.waveEvicts[wave]!; i < plan.waveEvicts[wave + 1]!; ++i) {
+      this.#evict(plan.evictKeys[i]!, plan.evictBits[i]!);
+    }
+    for (let i = plan.waveReads[wave]!; i < plan.waveReads[wave + 1]!; ++i) {
+      this.#take(plan.readKeys[i]!, plan.readBits[i]!);
+    }
+    for (let i = plan.waveGroups[wave]!; i < plan.waveGroups[wave + 1]!; ++i) {
+      this.#pinned[plan.layer * this.experts + plan.groupExperts[i]!] = 1;
+    }
+  }
+
+  /** The wave has run: its experts may lose their slots again. */
+  release(plan: LayerPlan, wave: number): void {
+    for (let i = plan.waveGroups[wave]!; i < plan.waveGroups[wave + 1]!; ++i) {
+      this.#pinned[plan.layer * this.experts + plan.groupExperts[i]!] = 0;
+    }
+  }
+
+  /** A read has ended: the planes are resident, or after an error their slots are free again. */
+  landed(key: number, error: number): void {
+    const wanted = this.readingBits[key]!;
+    assert(wanted > 0, `expert key ${key} has no read on its way`);
+    this.readingBits[key] = 0;
+    --this.#reading;
+    if (error === 0) this.residentBits[key] = wanted;
+    else this.#free(key, wanted, this.residentBits[key]!);
+  }
+
+  /** Bit slots in use. */
+  get usedBits(): number {
+    return this.bitSlots - this.#freeBits;
+  }
+
+  /** Experts resident at each number of bits. */
+  residentByBits(): Record<string, number> {
+    const counts: Record<string, number> = {};
+    for (const bits of this.residentBits) if (bits > 0) counts[bits] = (counts[bits] ?? 0) + 1;
+    return counts;
+  }
+
+  /** Throws when a slot is owned twice or not at all, or a count is wrong. For tests: walks everything. */
+  checkInvariants(): void {
+    const bitOwners = new Int32Array(this.bitSlots);
+    const scaleOwners = new Int32Array(this.scaleSlots);
+    const perLayer = new Int32Array(this.layers);
+    for (let key = 0; key < this.residentBits.length; ++key) {
+      const held = Math.max(this.residentBits[key]!, this.readingBits[key]!);
+      for (let bit = 0; bit < MAX_BITS; ++bit) {
+        const slot = this.bitSlot(key, bit);
+        assert(slot >= 0 === bit < held, `expert key ${key} holds ${held} bits, and bit ${bit} has slot ${slot}`);
+        if (slot >= 0) bitOwners[slot] = bitOwners[slot]! + 1;
+      }
+      assert(this.scaleSlot(key) >= 0 === held > 0, `expert key ${key} has ${held} bits and a wrong scale slot`);
+      if (held > 0) {
+        scaleOwners[this.scaleSlot(key)] = scaleOwners[this.scaleSlot(key)]! + 1;
+        const layer = Math.floor(key / this.experts);
+        perLayer[layer] = perLayer[layer]! + 1;
+      }
+    }
+    for (let i = 0; i < this.#freeBits; ++i) bitOwners[this.#freeBitList[i]!] = bitOwners[this.#freeBitList[i]!]! + 1;
+    for (let i = 0; i < this.#freeScales; ++i) {
+      scaleOwners[this.#freeScaleList[i]!] = scaleOwners[this.#freeScaleList[i]!]! + 1;
+    }
+    assert(
+      bitOwners.every((owners) => owners === 1) && scaleOwners.every((owners) => owners === 1),
+      'a slot is not owned once',
+    );
+    assert.deepEqual(perLayer, this.layerExperts);
+  }
+
+  #evict(key: number, bits: number): void {
+    const held = this.residentBits[key]!;
+    // Less than planned is left after a read that failed; its slots are free already.
+    if (held <= bits) return;
+    assert(this.#pinned[key] === 0 && this.readingBits[key] === 0, `expert key ${key} is in use and cannot be evicted`);
+    this.residentBits[key] = bits;
+    this.#free(key, held, bits);
+  }
+
+  #take(key: number, bits: number): void {
+    const held = this.residentBits[key]!;
+    assert(this.readingBits[key] === 0 && bits > held, `expert key ${key} has ${held} bits and cannot read ${bits}`);
+    if (held === 0) {
+      assert(this.#freeScales > 0, 'the plan takes more scale slots than are free');
+      this.#scaleSlotOf[key] = this.#freeScaleList[--this.#freeScales]!;
+      const layer = Math.floor(key / this.experts);
+      this.layerExperts[layer] = this.layerExperts[layer]! + 1;
+    }
+    assert(this.#freeBits >= bits - held, 'the plan takes more bit slots than are free');
+    for (let bit = held; bit < bits; ++bit) {
+      this.#bitSlotOf[key * MAX_BITS + bit] = this.#freeBitList[--this.#freeBits]!;
+    }
+    this.readingBits[key] = bits;
+    ++this.#reading;
+  }
+
+  /** Gives back the slots of bits [to, from), and the scale slot when nothing is left. */
+  #free(key: number, from: number, to: number): void {
+    for (let bit = to; bit < from; ++bit) {
+      this.#freeBitList[this.#freeBits++] = this.#bitSlotOf[key * MAX_BITS + bit]!;
+      this.#bitSlotOf[key * MAX_BITS + bit] = -1;
+    }
+    if (to > 0) return;
+    this.#freeScaleList[this.#freeScales++] = this.#scaleSlotOf[key]!;
+    this.#scaleSlotOf[key] = -1;
+    const layer = Math.floor(key / this.experts);
+    this.layerExperts[layer] = this.layerExperts[layer]! - 1;
+  }
+}
