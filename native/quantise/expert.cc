@@ -22,10 +22,10 @@ Status invalid(const std::string& what) { return Status("INVALID_ARGUMENT", what
 
 Status check_shape(const ExpertShape& shape) {
   for (int size : {shape.hidden_size, shape.expert_size}) {
-    if (size < kGroup || size > 65536 || size % kGroup != 0) {
+    if (size < kGroup || size > 262144 || size % kGroup != 0) {
       return invalid("Cannot lay out an expert of hidden size " + std::to_string(shape.hidden_size) +
                      " and expert size " + std::to_string(shape.expert_size) +
-                     ": needed multiples of 32 from 32 to 65536");
+                     ": needed multiples of 32 from 32 to 262144");
     }
   }
   return {};

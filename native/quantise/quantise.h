@@ -27,7 +27,7 @@ struct SourceMatrix {
 };
 
 // Gate and up are [expert_size, hidden_size], down is [hidden_size, expert_size]. Both sizes are multiples of 32 in
-// [32, 65536], so that every matrix is a grid of tiles.
+// [32, 262144], so that every matrix is a grid of tiles.
 struct ExpertShape {
   int hidden_size;
   int expert_size;
