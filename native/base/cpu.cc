@@ -1,0 +1,70 @@
+// Asks the CPU, and the OS behind it, which vector registers may be used.
+#include "native/base/cpu.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace moestro {
+namespace {
+
+constexpr Isa kAll[] = {Isa::avx512, Isa::avx2, Isa::neon, Isa::scalar};
+
+#if defined(__x86_64__)
+// __builtin_cpu_supports answers yes for AVX and AVX-512 only when XCR0 says that the OS saves those registers. Not
+// every compiler of ours knows the name "f16c", hence CPUID leaf 1, ECX bit 29; its registers are those of AVX.
+bool has_f16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & (1u << 29));
+}
+#endif
+
+bool is_supported(Isa isa) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
+  if (isa == Isa::avx2) return avx2;
+  if (isa == Isa::avx512) {
+    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni");
+  }
+#endif
+  return isa == Isa::scalar;
+}
+
+}  // namespace
+
+const char* isa_name(Isa isa) {
+  switch (isa) {
+    case Isa::avx512:
+      return "avx512";
+    case Isa::avx2:
+      return "avx2";
+    case Isa::neon:
+      return "neon";
+    case Isa::scalar:
+      break;
+  }
+  return "scalar";
+}
+
+std::vector<Isa> detected_isas() {
+  std::vector<Isa> found;
+  for (Isa isa : kAll) {
+    if (is_supported(isa)) found.push_back(isa);
+  }
+  return found;
+}
+
+bool parse_isa(const std::string& name, Isa* isa) {
+  for (Isa candidate : kAll) {
+    if (name == isa_name(candidate)) {
+      *isa = candidate;
+      return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace moestro

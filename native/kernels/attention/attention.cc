@@ -1,0 +1,19 @@
+// The variants of attention, best first.
+#include "native/kernels/attention/attention.h"
+
+#include "native/base/cpu.h"
+
+namespace moestro {
+
+Variants<Attention> attention_variants() {
+  static constexpr Variant<Attention> kTable[] = {
+#if defined(__x86_64__)
+    {Isa::avx512, attention_avx512},
+    {Isa::avx2, attention_avx2},
+#endif
+    {Isa::scalar, attention_scalar},
+  };
+  return {kTable, sizeof kTable / sizeof kTable[0]};
+}
+
+}  // namespace moestro

@@ -1,0 +1,20 @@
+// attention for AVX-512: algorithm.h over the lanes of simd/avx512.h.
+#include "native/kernels/attention/attention.h"
+
+#if defined(__x86_64__)
+// clang-format off: the lanes first, then what is written in them
+#include "native/kernels/attention/algorithm.h"
+#include "native/kernels/simd/avx512.h"
+// clang-format on
+
+namespace moestro {
+
+void attention_avx512(const KvLayer& kv, const int32_t* block_table, int begin, int end, int kv_head, int group,
+                      const float* q, float scale, float* scores, float* out) {
+  attend(kv, block_table, begin, end, kv_head, group, q, scale, scores, out);
+}
+
+}  // namespace moestro
+
+#include "native/kernels/simd/end.h"
+#endif

@@ -1,0 +1,17 @@
+// f16 for AVX-512: algorithm.h over the lanes of simd/avx512.h.
+#include "native/kernels/f16/f16.h"
+
+#if defined(__x86_64__)
+// clang-format off: the lanes first, then what is written in them
+#include "native/kernels/f16/algorithm.h"
+#include "native/kernels/simd/avx512.h"
+// clang-format on
+
+namespace moestro {
+
+void f16_to_f32_avx512(const uint16_t* x, int n, float* y) { widen_f16(x, n, y); }
+
+}  // namespace moestro
+
+#include "native/kernels/simd/end.h"
+#endif

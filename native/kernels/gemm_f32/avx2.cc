@@ -1,0 +1,19 @@
+// gemm_f32 for AVX2: algorithm.h over the lanes of simd/avx2.h.
+#include "native/kernels/gemm_f32/gemm_f32.h"
+
+#if defined(__x86_64__)
+// clang-format off: the lanes first, then what is written in them
+#include "native/kernels/gemm_f32/algorithm.h"
+#include "native/kernels/simd/avx2.h"
+// clang-format on
+
+namespace moestro {
+
+void gemm_f32_avx2(const float* w, int rows, int cols, const float* x, int tokens, float* y, size_t y_stride) {
+  gemm(w, rows, cols, x, tokens, y, y_stride);
+}
+
+}  // namespace moestro
+
+#include "native/kernels/simd/end.h"
+#endif

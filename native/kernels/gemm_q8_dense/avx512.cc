@@ -1,0 +1,20 @@
+// gemm_q8_dense for AVX-512: algorithm.h over the lanes of simd/avx512.h.
+#include "native/kernels/gemm_q8_dense/gemm_q8_dense.h"
+
+#if defined(__x86_64__)
+// clang-format off: the lanes first, then what is written in them
+#include "native/kernels/gemm_q8_dense/algorithm.h"
+#include "native/kernels/simd/avx512.h"
+// clang-format on
+
+namespace moestro {
+
+void gemm_q8_dense_avx512(const DenseQ8& w, const Q8Activations& x, int tokens, int row_begin, int row_end, float* y,
+                          size_t y_stride) {
+  gemm_dense(w, x, tokens, row_begin, row_end, y, y_stride);
+}
+
+}  // namespace moestro
+
+#include "native/kernels/simd/end.h"
+#endif

@@ -1,0 +1,21 @@
+// gemm_q8_planes for AVX-512: algorithm.h over the lanes of simd/avx512.h.
+#include "native/kernels/gemm_q8_planes/gemm_q8_planes.h"
+
+#if defined(__x86_64__)
+// clang-format off: the lanes first, then what is written in them
+#include "native/kernels/gemm_q8_planes/algorithm.h"
+#include "native/kernels/simd/avx512.h"
+// clang-format on
+
+namespace moestro {
+
+void gemm_q8_planes_avx512(const PlaneMatrix& w, const PlaneTables& tables, int level, const Q8Activations& x,
+                           const int32_t* token_rows, int tokens, int row_begin, int row_end, float* y,
+                           size_t y_stride) {
+  gemm_planes(w, tables, level, x, token_rows, tokens, row_begin, row_end, y, y_stride);
+}
+
+}  // namespace moestro
+
+#include "native/kernels/simd/end.h"
+#endif

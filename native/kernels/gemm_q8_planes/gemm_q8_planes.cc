@@ -1,0 +1,19 @@
+// The variants of gemm_q8_planes, best first.
+#include "native/kernels/gemm_q8_planes/gemm_q8_planes.h"
+
+#include "native/base/cpu.h"
+
+namespace moestro {
+
+Variants<GemmQ8Planes> gemm_q8_planes_variants() {
+  static constexpr Variant<GemmQ8Planes> kTable[] = {
+#if defined(__x86_64__)
+    {Isa::avx512, gemm_q8_planes_avx512},
+    {Isa::avx2, gemm_q8_planes_avx2},
+#endif
+    {Isa::scalar, gemm_q8_planes_scalar},
+  };
+  return {kTable, sizeof kTable / sizeof kTable[0]};
+}
+
+}  // namespace moestro

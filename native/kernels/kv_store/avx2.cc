@@ -1,0 +1,19 @@
+// kv_store for AVX2: algorithm.h over the lanes of simd/avx2.h.
+#include "native/kernels/kv_store/kv_store.h"
+
+#if defined(__x86_64__)
+// clang-format off: the lanes first, then what is written in them
+#include "native/kernels/kv_store/algorithm.h"
+#include "native/kernels/simd/avx2.h"
+// clang-format on
+
+namespace moestro {
+
+void kv_store_avx2(const KvLayer& kv, int block, int position_in_block, const float* k, const float* v) {
+  store_position(kv, block, position_in_block, k, v);
+}
+
+}  // namespace moestro
+
+#include "native/kernels/simd/end.h"
+#endif

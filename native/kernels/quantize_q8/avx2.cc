@@ -1,0 +1,17 @@
+// quantize_q8 for AVX2: algorithm.h over the lanes of simd/avx2.h.
+#include "native/kernels/quantize_q8/quantize_q8.h"
+
+#if defined(__x86_64__)
+// clang-format off: the lanes first, then what is written in them
+#include "native/kernels/quantize_q8/algorithm.h"
+#include "native/kernels/simd/avx2.h"
+// clang-format on
+
+namespace moestro {
+
+void quantize_q8_avx2(const float* x, int n, int8_t* q, float* scale, int32_t* sum) { quantize(x, n, q, scale, sum); }
+
+}  // namespace moestro
+
+#include "native/kernels/simd/end.h"
+#endif

@@ -1,0 +1,19 @@
+// rmsnorm for AVX2: algorithm.h over the lanes of simd/avx2.h.
+#include "native/kernels/rmsnorm/rmsnorm.h"
+
+#if defined(__x86_64__)
+// clang-format off: the lanes first, then what is written in them
+#include "native/kernels/rmsnorm/algorithm.h"
+#include "native/kernels/simd/avx2.h"
+// clang-format on
+
+namespace moestro {
+
+void rmsnorm_f32_avx2(const float* x, const float* weight, int n, float eps, float* y) {
+  rmsnorm(x, weight, n, eps, y);
+}
+
+}  // namespace moestro
+
+#include "native/kernels/simd/end.h"
+#endif

@@ -1,0 +1,19 @@
+// topk_router for AVX2: algorithm.h over the lanes of simd/avx2.h.
+#include "native/kernels/topk_router/topk_router.h"
+
+#if defined(__x86_64__)
+// clang-format off: the lanes first, then what is written in them
+#include "native/kernels/simd/avx2.h"
+#include "native/kernels/topk_router/algorithm.h"
+// clang-format on
+
+namespace moestro {
+
+void topk_router_avx2(const float* logits, int n, int k, bool normalize, uint16_t* ids, float* weights) {
+  choose_experts(logits, n, k, normalize, ids, weights);
+}
+
+}  // namespace moestro
+
+#include "native/kernels/simd/end.h"
+#endif
