@@ -1,9 +1,10 @@
 // attention for plain C++, the reference: algorithm.h over the lanes of simd/scalar.h.
 #include "native/kernels/attention/attention.h"
 
-// clang-format off: the lanes first, then what is written in them
-#include "native/kernels/attention/algorithm.h"
+// The lanes first, then what is written in them:
+// clang-format off
 #include "native/kernels/simd/scalar.h"
+#include "native/kernels/attention/algorithm.h"
 // clang-format on
 
 namespace moestro {

@@ -1,9 +1,10 @@
 // f16 for plain C++, the reference: algorithm.h over the lanes of simd/scalar.h.
 #include "native/kernels/f16/f16.h"
 
-// clang-format off: the lanes first, then what is written in them
-#include "native/kernels/f16/algorithm.h"
+// The lanes first, then what is written in them:
+// clang-format off
 #include "native/kernels/simd/scalar.h"
+#include "native/kernels/f16/algorithm.h"
 // clang-format on
 
 namespace moestro {

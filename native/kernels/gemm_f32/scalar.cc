@@ -1,9 +1,10 @@
 // gemm_f32 for plain C++, the reference: algorithm.h over the lanes of simd/scalar.h.
 #include "native/kernels/gemm_f32/gemm_f32.h"
 
-// clang-format off: the lanes first, then what is written in them
-#include "native/kernels/gemm_f32/algorithm.h"
+// The lanes first, then what is written in them:
+// clang-format off
 #include "native/kernels/simd/scalar.h"
+#include "native/kernels/gemm_f32/algorithm.h"
 // clang-format on
 
 namespace moestro {

@@ -2,9 +2,10 @@
 #include "native/kernels/gemm_q8_dense/gemm_q8_dense.h"
 
 #if defined(__x86_64__)
-// clang-format off: the lanes first, then what is written in them
-#include "native/kernels/gemm_q8_dense/algorithm.h"
+// The lanes first, then what is written in them:
+// clang-format off
 #include "native/kernels/simd/avx512.h"
+#include "native/kernels/gemm_q8_dense/algorithm.h"
 // clang-format on
 
 namespace moestro {

@@ -1,9 +1,10 @@
 // gemm_q8_dense for plain C++, the reference: algorithm.h over the lanes of simd/scalar.h.
 #include "native/kernels/gemm_q8_dense/gemm_q8_dense.h"
 
-// clang-format off: the lanes first, then what is written in them
-#include "native/kernels/gemm_q8_dense/algorithm.h"
+// The lanes first, then what is written in them:
+// clang-format off
 #include "native/kernels/simd/scalar.h"
+#include "native/kernels/gemm_q8_dense/algorithm.h"
 // clang-format on
 
 namespace moestro {

@@ -1,9 +1,10 @@
 // gemm_q8_planes for plain C++, the reference: algorithm.h over the lanes of simd/scalar.h.
 #include "native/kernels/gemm_q8_planes/gemm_q8_planes.h"
 
-// clang-format off: the lanes first, then what is written in them
-#include "native/kernels/gemm_q8_planes/algorithm.h"
+// The lanes first, then what is written in them:
+// clang-format off
 #include "native/kernels/simd/scalar.h"
+#include "native/kernels/gemm_q8_planes/algorithm.h"
 // clang-format on
 
 namespace moestro {

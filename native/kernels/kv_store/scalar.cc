@@ -1,9 +1,10 @@
 // kv_store for plain C++, the reference: algorithm.h over the lanes of simd/scalar.h.
 #include "native/kernels/kv_store/kv_store.h"
 
-// clang-format off: the lanes first, then what is written in them
-#include "native/kernels/kv_store/algorithm.h"
+// The lanes first, then what is written in them:
+// clang-format off
 #include "native/kernels/simd/scalar.h"
+#include "native/kernels/kv_store/algorithm.h"
 // clang-format on
 
 namespace moestro {

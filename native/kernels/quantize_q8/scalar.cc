@@ -1,9 +1,10 @@
 // quantize_q8 for plain C++, the reference: algorithm.h over the lanes of simd/scalar.h.
 #include "native/kernels/quantize_q8/quantize_q8.h"
 
-// clang-format off: the lanes first, then what is written in them
-#include "native/kernels/quantize_q8/algorithm.h"
+// The lanes first, then what is written in them:
+// clang-format off
 #include "native/kernels/simd/scalar.h"
+#include "native/kernels/quantize_q8/algorithm.h"
 // clang-format on
 
 namespace moestro {

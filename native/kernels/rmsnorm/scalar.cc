@@ -1,9 +1,10 @@
 // rmsnorm for plain C++, the reference: algorithm.h over the lanes of simd/scalar.h.
 #include "native/kernels/rmsnorm/rmsnorm.h"
 
-// clang-format off: the lanes first, then what is written in them
-#include "native/kernels/rmsnorm/algorithm.h"
+// The lanes first, then what is written in them:
+// clang-format off
 #include "native/kernels/simd/scalar.h"
+#include "native/kernels/rmsnorm/algorithm.h"
 // clang-format on
 
 namespace moestro {

@@ -1,9 +1,10 @@
 // rope for plain C++, the reference: algorithm.h over the lanes of simd/scalar.h.
 #include "native/kernels/rope/rope.h"
 
-// clang-format off: the lanes first, then what is written in them
-#include "native/kernels/rope/algorithm.h"
+// The lanes first, then what is written in them:
+// clang-format off
 #include "native/kernels/simd/scalar.h"
+#include "native/kernels/rope/algorithm.h"
 // clang-format on
 
 namespace moestro {

@@ -2,7 +2,8 @@
 #include "native/kernels/swiglu/swiglu.h"
 
 #if defined(__x86_64__)
-// clang-format off: the lanes first, then what is written in them
+// The lanes first, then what is written in them:
+// clang-format off
 #include "native/kernels/simd/avx2.h"
 #include "native/kernels/swiglu/algorithm.h"
 // clang-format on

@@ -1,7 +1,8 @@
 // swiglu for plain C++, the reference: algorithm.h over the lanes of simd/scalar.h.
 #include "native/kernels/swiglu/swiglu.h"
 
-// clang-format off: the lanes first, then what is written in them
+// The lanes first, then what is written in them:
+// clang-format off
 #include "native/kernels/simd/scalar.h"
 #include "native/kernels/swiglu/algorithm.h"
 // clang-format on

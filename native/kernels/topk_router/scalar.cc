@@ -1,7 +1,8 @@
 // topk_router for plain C++, the reference: algorithm.h over the lanes of simd/scalar.h.
 #include "native/kernels/topk_router/topk_router.h"
 
-// clang-format off: the lanes first, then what is written in them
+// The lanes first, then what is written in them:
+// clang-format off
 #include "native/kernels/simd/scalar.h"
 #include "native/kernels/topk_router/algorithm.h"
 // clang-format on
