@@ -1,0 +1,320 @@
+/**
+ * Messages to tokens to the engine to text: the one place where text meets tokens. Callers above (HTTP, CLI, library)
+ * see text only; the engine below sees token ids only.
+ */
+
+import type {
+  EngineClient,
+  EngineInfo,
+  EngineMetrics,
+  GenerateRequest,
+  Mode,
+  Sampling,
+  Usage,
+} from './engine/types.js';
+import { MoestroError } from './errors.js';
+import { mergeAsync } from './merge.js';
+import { StopStrings } from './text/stop-strings.js';
+import type { ChatMessage, TextModel } from './text/types.js';
+
+export type Message = ChatMessage;
+export type AnswerUsage = Usage;
+export type ModelInfo = EngineInfo;
+export type ModelMetrics = EngineMetrics;
+
+/** The least logprob reported: clients choke on minus infinity and on null. */
+const LOGPROB_FLOOR = -9999;
+
+export interface AnswerOptions {
+  /** null: until the model ends its answer or the context is full. */
+  readonly maxTokens: number | null;
+  /** Texts that end the answer and never stand in it. */
+  readonly stop: readonly string[];
+  readonly sampling: Sampling;
+  readonly mode?: Mode;
+}
+
+export interface Job {
+  readonly promptIds: readonly number[];
+  readonly options: AnswerOptions;
+}
+
+export interface ReportedToken {
+  readonly text: string;
+  readonly bytes: readonly number[];
+  readonly logprob: number;
+}
+
+/** One token of the answer with its alternatives; made only when logprobs were asked for. */
+export interface TokenReport extends ReportedToken {
+  readonly top: readonly ReportedToken[];
+}
+
+export type AnswerEvent =
+  | { readonly kind: 'prefill'; readonly done: number; readonly total: number }
+  | { readonly kind: 'delta'; readonly text: string; readonly tokens: readonly TokenReport[] }
+  | { readonly kind: 'finish'; readonly reason: 'stop' | 'length'; readonly usage: Usage };
+
+/** Owns the count of answers under way; engine and text belong to whoever made them. */
+export class TextGenerator {
+  readonly info: EngineInfo;
+  /** Answers under way at once at most, those that wait included. */
+  readonly capacity: number;
+  /** How answers are drawn where a request says nothing. */
+  readonly defaults: Sampling;
+  #engine: EngineClient;
+  #text: TextModel;
+  #underWay = 0;
+
+  constructor(
+    engine: EngineClient,
+    text: TextModel,
+    limits: { readonly capacity: number; readonly defaults: Sampling },
+  ) {
+    this.#engine = engine;
+    this.#text = text;
+    this.info = engine.info;
+    this.capacity = limits.capacity;
+    this.defaults = limits.defaults;
+  }
+
+  get vocabSize(): number {
+    return this.info.vocabSize;
+  }
+
+  /** Messages to prompt ids by the model's chat template. Throws TEMPLATE_FAILED, CONTEXT_LENGTH_EXCEEDED. */
+  promptFromChat(messages: readonly Message[], kwargs: Readonly<Record<string, unknown>> = {}): readonly number[] {
+    return this.#checked(this.#text.encodeChat(messages, { kwargs }));
+  }
+
+  /** Plain text to prompt ids; special tokens written in it count as such. Throws CONTEXT_LENGTH_EXCEEDED. */
+  promptFromText(text: string): readonly number[] {
+    return this.#checked(this.#text.encode(text, { special: true, addBos: true }));
+  }
+
+  /** Ids as they are. Throws INVALID_REQUEST when one is outside of the vocabulary, CONTEXT_LENGTH_EXCEEDED. */
+  promptFromIds(ids: readonly number[]): readonly number[] {
+    const outside = ids.find((id) => !(Number.isInteger(id) && id >= 0 && id < this.vocabSize));
+    if (outside !== undefined) {
+      const needed = `needed whole numbers from 0 to ${this.vocabSize - 1}`;
+      throw new MoestroError('INVALID_REQUEST', `Cannot use the token id ${outside} of the prompt: ${needed}`, {
+        param: 'prompt',
+      });
+    }
+    return this.#checked(ids);
+  }
+
+  /** Ids back to text: for `echo`. */
+  textOf(ids: readonly number[]): string {
+    return this.#text.decode(ids);
+  }
+
+  metrics(): Promise<EngineMetrics> {
+    return this.#engine.metrics();
+  }
+
+  /**
+   * Starts answers that belong to one request; they run side by side, as far as the engine has room.
+   *
+   * @param signal ends all of them within one step.
+   * @returns events with the number of their job. To be iterated at once, or the signal aborted.
+   * @throws {MoestroError} QUEUE_FULL, before anything has started; while iterating what the engine throws.
+   */
+  start(
+    jobs: readonly Job[],
+    signal: AbortSignal,
+  ): AsyncGenerator<{ readonly index: number; readonly value: AnswerEvent }, void, void> {
+    if (this.#underWay + jobs.length > this.capacity) {
+      throw new MoestroError(
+        'QUEUE_FULL',
+        `Cannot take the request: ${this.#underWay} answers are under way, needed room for ${jobs.length} of ${this.capacity}`,
+        { found: this.#underWay, needed: this.capacity - jobs.length },
+      );
+    }
+    this.#underWay += jobs.length;
+    let held = true;
+    const release = () => {
+      if (held) this.#underWay -= jobs.length;
+      held = false;
+    };
+    signal.addEventListener('abort', release, { once: true });
+    return this.#run(jobs, signal, release);
+  }
+
+  async *#run(jobs: readonly Job[], signal: AbortSignal, release: () => void) {
+    const left = new AbortController();
+    const either = AbortSignal.any([signal, left.signal]);
+    try {
+      yield* mergeAsync(jobs.map((job) => this.#answer(job, either)));
+    } finally {
+      left.abort();
+      signal.removeEventListener('abort', release);
+      release();
+    }
+  }
+
+  async *#answer({ promptIds, options }: Job, signal: AbortSignal): AsyncGenerator<AnswerEvent, void, void> {
+    signal.throwIfAborted();
+    if (options.maxTokens === 0) {
+      yield { kind: 'finish', reason: 'length', usage: usageUntil(promptIds.length, 0) };
+      return;
+    }
+    const request: GenerateRequest = {
+      promptIds,
+      maxTokens: options.maxTokens,
+      stopTokenIds: this.#text.eosTokenIds,
+      sampling: options.sampling,
+      ...(options.mode === undefined ? {} : { mode: options.mode }),
+    };
+    const writer = new AnswerWriter(this.#text, options);
+    const events = this.#engine.generate(request, signal)[Symbol.asyncIterator]();
+    let isOpen = true;
+    try {
+      for (let next = await events.next(); !next.done; next = await events.next()) {
+        const event = next.value;
+        switch (event.kind) {
+          case 'prefill':
+            yield event;
+            break;
+          case 'token': {
+            const delta = writer.push(event);
+            if (delta !== null) yield delta;
+            if (writer.isStopped) {
+              isOpen = false;
+              // The engine hears that nobody wants more, and says what the answer took.
+              const ended: IteratorResult<unknown, unknown> | undefined = await events.return?.();
+              const usage = (ended?.value as Usage | undefined) ?? usageUntil(promptIds.length, writer.tokenCount);
+              yield { kind: 'finish', reason: 'stop', usage };
+              return;
+            }
+            break;
+          }
+          case 'finish': {
+            isOpen = false;
+            const rest = writer.end();
+            if (rest !== null) yield rest;
+            yield { kind: 'finish', reason: writer.isStopped ? 'stop' : event.reason, usage: event.usage };
+            return;
+          }
+          default:
+            event satisfies never;
+        }
+      }
+      isOpen = false;
+      throw new MoestroError('ENGINE_CLOSED', 'Cannot finish the answer: the engine ended it without a reason');
+    } finally {
+      if (isOpen) await events.return?.();
+    }
+  }
+
+  #checked(ids: readonly number[]): readonly number[] {
+    if (ids.length === 0) {
+      throw new MoestroError('INVALID_REQUEST', 'Cannot answer an empty prompt: needed at least one token', {
+        param: 'prompt',
+      });
+    }
+    const most = this.info.contextLength - 1;
+    if (ids.length > most) {
+      throw new MoestroError(
+        'CONTEXT_LENGTH_EXCEEDED',
+        `Cannot take a prompt of ${ids.length} tokens: needed at most ${most}, the context of ${this.info.contextLength} less one token of answer`,
+        { found: ids.length, needed: most, param: 'messages' },
+      );
+    }
+    return ids;
+  }
+}
+
+/** One answer on its way from token ids to text: owns the detokenizer, the stop strings and the tokens held back. */
+class AnswerWriter {
+  isStopped = false;
+  tokenCount = 0;
+  #text: TextModel;
+  #detokenizer;
+  #stops;
+  #wantsReports;
+  /** Tokens not reported yet, each with where its text begins and ends in the answer. */
+  #held: { readonly report: TokenReport; readonly begin: number; readonly end: number }[] = [];
+  #written = 0;
+  #emitted = 0;
+
+  constructor(text: TextModel, options: AnswerOptions) {
+    this.#text = text;
+    this.#detokenizer = text.detokenizer();
+    this.#stops = options.stop.length > 0 ? new StopStrings(options.stop) : null;
+    this.#wantsReports = options.sampling.topLogprobs !== null;
+  }
+
+  push(token: {
+    readonly tokenId: number;
+    readonly logprob: number | null;
+    readonly topLogprobs: readonly { readonly tokenId: number; readonly logprob: number }[];
+  }): AnswerEvent | null {
+    this.tokenCount++;
+    const piece = this.#detokenizer.push(token.tokenId);
+    const begin = this.#written;
+    this.#written += piece.length;
+    if (this.#wantsReports) {
+      const top = token.topLogprobs.map((other) => this.#report(other.tokenId, other.logprob));
+      const report = { ...this.#report(token.tokenId, token.logprob ?? LOGPROB_FLOOR), top };
+      this.#held.push({ report, begin, end: this.#written });
+    }
+    return this.#emit(piece);
+  }
+
+  /** What is left when the engine has ended the answer. */
+  end(): AnswerEvent | null {
+    const piece = this.#detokenizer.flush();
+    this.#written += piece.length;
+    const delta = this.#emit(piece, true);
+    if (this.isStopped) return delta;
+    const tokens = [...(delta?.tokens ?? []), ...this.#held.splice(0).map((held) => held.report)];
+    const text = delta?.text ?? '';
+    return text === '' && tokens.length === 0 ? null : { kind: 'delta', text, tokens };
+  }
+
+  #emit(piece: string, isLast = false): Extract<AnswerEvent, { kind: 'delta' }> | null {
+    let text = piece;
+    if (this.#stops !== null) {
+      const result = this.#stops.push(piece);
+      text = result.text;
+      this.isStopped = result.stopped;
+      if (isLast && !this.isStopped) text += this.#stops.flush();
+    }
+    this.#emitted += text.length;
+    // A token is reported with the text it wrote; one whose text fell to a stop string is not.
+    const tokens: TokenReport[] = [];
+    while (this.#held.length > 0) {
+      const first = this.#held[0]!;
+      const isShown = first.end <= this.#emitted || (this.isStopped && first.begin < this.#emitted);
+      if (!isShown) break;
+      tokens.push(first.report);
+      this.#held.shift();
+    }
+    return text === '' && tokens.length === 0 ? null : { kind: 'delta', text, tokens };
+  }
+
+  #report(id: number, logprob: number): ReportedToken {
+    return {
+      text: this.#text.tokenText(id),
+      bytes: [...this.#text.tokenBytes(id)],
+      logprob: Math.max(logprob, LOGPROB_FLOOR),
+    };
+  }
+}
+
+/** What is known of an answer without the engine's word: its tokens. */
+function usageUntil(promptTokens: number, completionTokens: number): Usage {
+  return {
+    promptTokens,
+    completionTokens,
+    cachedTokens: 0,
+    meanBits: 0,
+    shareBelowFullLevel: 0,
+    bytesRead: 0,
+    stallMs: 0,
+    queueMs: 0,
+    prefillMs: 0,
+    decodeMs: 0,
+  };
+}

@@ -1,0 +1,26 @@
+/** What the routes are given: made by src/cli/serve.ts, or by a test over a scripted engine. */
+import type { ServerConfig } from '../config.js';
+import { MoestroError } from '../errors.js';
+import type { TextGenerator } from '../generate.js';
+import type { ServerMetrics } from '../metrics/server-metrics.js';
+
+export interface ServedModel {
+  /** What /v1/models lists and every answer echoes. */
+  readonly id: string;
+  readonly createdSeconds: number;
+  readonly generator: TextGenerator;
+}
+
+export interface ServerDeps {
+  readonly config: ServerConfig;
+  /** null while it loads: the server listens before that, and says so. */
+  readonly model: () => ServedModel | null;
+  readonly metrics: ServerMetrics;
+}
+
+/** The model, or MODEL_LOADING for the client to come back. */
+export function loadedModel(deps: ServerDeps): ServedModel {
+  const model = deps.model();
+  if (model === null) throw new MoestroError('MODEL_LOADING', 'Cannot answer yet: the model is still loading');
+  return model;
+}

@@ -1,0 +1,102 @@
+/** POST /v1/chat/completions: messages in, an answer out, whole or as a stream. */
+import type { FastifyInstance } from 'fastify';
+import type { AnswerEvent, AnswerUsage, TokenReport } from '../../generate.js';
+import { unknownProperties } from '../check.js';
+import { clientGone } from '../client-gone.js';
+import { loadedModel, type ServerDeps } from '../deps.js';
+import { sendEvents } from '../sse.js';
+import { CHAT_SCHEMA, type ChatRequest, readChatRequest } from '../wire/chat.js';
+import { type Frame, newFrame } from '../wire/frame.js';
+import { chatLogprobs } from '../wire/logprobs.js';
+import { optionsOfChoice } from '../wire/sampling.js';
+import { usageBody } from '../wire/usage.js';
+
+type Answers = AsyncIterable<{ readonly index: number; readonly value: AnswerEvent }>;
+
+export function chatCompletionsRoute(app: FastifyInstance, deps: ServerDeps): void {
+  app.post('/chat/completions', async (request, reply) => {
+    const model = loadedModel(deps);
+    const { generator } = model;
+    const chat = readChatRequest(request.body, generator);
+    const ignored = unknownProperties(CHAT_SCHEMA, request.body as object);
+    if (ignored.length > 0) request.log.debug({ ignored }, 'fields that are not known here');
+
+    const promptIds = generator.promptFromChat(chat.messages, chat.templateKwargs);
+    const jobs = Array.from({ length: chat.choices }, (_, choice) => ({
+      promptIds,
+      options: optionsOfChoice(chat.options, choice),
+    }));
+    const signal = clientGone(reply, () => deps.metrics.countCancelled('/chat/completions'));
+    const answers = generator.start(jobs, signal);
+    if (!chat.stream) return wholeAnswer(answers, newFrame('chatcmpl', 'chat.completion', model), chat);
+    const chunks = answerChunks(answers, newFrame('chatcmpl', 'chat.completion.chunk', model), chat);
+    await sendEvents(reply, chunks, { pingSeconds: deps.config.pingSeconds, signal });
+    return reply;
+  });
+}
+
+async function wholeAnswer(answers: Answers, frame: Frame, chat: ChatRequest) {
+  const parts = Array.from({ length: chat.choices }, () => ({
+    content: '',
+    tokens: [] as TokenReport[],
+    reason: 'stop' as 'stop' | 'length',
+  }));
+  const usages: AnswerUsage[] = [];
+  for await (const { index, value } of answers) {
+    const part = parts[index]!;
+    if (value.kind === 'delta') {
+      part.content += value.text;
+      part.tokens.push(...value.tokens);
+    } else if (value.kind === 'finish') {
+      part.reason = value.reason;
+      usages.push(value.usage);
+    }
+  }
+  const wantsLogprobs = chat.options.sampling.topLogprobs !== null;
+  return {
+    ...frame,
+    choices: parts.map(({ content, tokens, reason }, index) => ({
+      index,
+      message: { role: 'assistant', content, refusal: null },
+      logprobs: wantsLogprobs ? chatLogprobs(tokens) : null,
+      finish_reason: reason,
+    })),
+    usage: usageBody(usages),
+  };
+}
+
+/** Chunks of a stream: role, text, finish of each choice, then the usage when it was asked for. */
+async function* answerChunks(answers: Answers, frame: Frame, chat: ChatRequest): AsyncGenerator<object, void, void> {
+  const wantsLogprobs = chat.options.sampling.topLogprobs !== null;
+  const chunk = (index: number, delta: object, reason: string | null = null, tokens: readonly TokenReport[] = []) => ({
+    ...frame,
+    choices: [
+      {
+        index,
+        delta,
+        logprobs: wantsLogprobs && tokens.length > 0 ? chatLogprobs(tokens) : null,
+        finish_reason: reason,
+      },
+    ],
+  });
+  const hasBegun = new Set<number>();
+  const usages: AnswerUsage[] = [];
+  for await (const { index, value } of answers) {
+    if (value.kind === 'prefill') {
+      const progress = { total: value.total, cache: 0, processed: value.done };
+      if (chat.reportProgress && index === 0) yield { ...frame, choices: [], prompt_progress: progress };
+      continue;
+    }
+    if (!hasBegun.has(index)) {
+      hasBegun.add(index);
+      yield chunk(index, { role: 'assistant', content: '' });
+    }
+    if (value.kind === 'delta') {
+      yield chunk(index, { content: value.text }, null, value.tokens);
+    } else {
+      usages.push(value.usage);
+      yield chunk(index, {}, value.reason);
+    }
+  }
+  if (chat.includeUsage) yield { ...frame, choices: [], usage: usageBody(usages) };
+}

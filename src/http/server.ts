@@ -1,0 +1,86 @@
+/** The HTTP server: hooks that hold for every route, and the list of routes. */
+import { randomBytes } from 'node:crypto';
+import cors from '@fastify/cors';
+import Fastify, { type FastifyInstance } from 'fastify';
+import { ERRORS, MoestroError } from '../errors.js';
+import { keyCheck } from './auth.js';
+import type { ServerDeps } from './deps.js';
+import { errorAnswer, requestError } from './errors.js';
+import { chatCompletionsRoute } from './routes/chat-completions.js';
+import { completionsRoute } from './routes/completions.js';
+import { healthRoute } from './routes/health.js';
+import { metricsRoute } from './routes/metrics.js';
+import { modelsRoute } from './routes/models.js';
+
+const ROUTES = [chatCompletionsRoute, completionsRoute, modelsRoute, healthRoute, metricsRoute];
+
+/** Pages served from this machine: a chat app under development on any port. */
+const LOCAL_ORIGIN = /^https?:\/\/(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/;
+
+/** A server that does not listen yet: `inject` reaches its routes without a port. */
+export async function createServer(deps: ServerDeps): Promise<FastifyInstance> {
+  const { config, metrics } = deps;
+  const app = Fastify({
+    logger: config.logLevel === 'silent' ? false : { level: config.logLevel, stream: process.stderr },
+    // fastify's own two lines per request; ours come from the error handler.
+    disableRequestLogging: config.logLevel !== 'debug' && config.logLevel !== 'info',
+    bodyLimit: config.bodyLimitBytes,
+    genReqId: (request) => {
+      const given = request.headers['x-request-id'];
+      return typeof given === 'string' && /^[\w.:-]{1,128}$/.test(given)
+        ? given
+        : `req_${randomBytes(12).toString('hex')}`;
+    },
+    routerOptions: { ignoreTrailingSlash: true },
+    // A closing server ends idle connections at once and lets answers under way finish.
+    forceCloseConnections: 'idle',
+  });
+
+  await app.register(cors, {
+    origin: config.corsOrigins.includes('*') ? '*' : [LOCAL_ORIGIN, ...config.corsOrigins],
+    methods: ['GET', 'POST', 'OPTIONS'],
+    // Allowed headers are those the browser asks for: clients send x-stainless-*, anthropic-* and more.
+    exposedHeaders: ['x-request-id', 'openai-processing-ms', 'retry-after', 'x-should-retry'],
+    strictPreflight: false,
+    maxAge: 600,
+  });
+
+  const checkKey = keyCheck(config.apiKeys);
+  app.addHook('onRequest', async (request, reply) => {
+    reply.header('x-request-id', request.id);
+    const isOpen = request.method === 'OPTIONS' || routeOf(request.routeOptions.url) === '/health';
+    if (!isOpen) checkKey(request.headers);
+  });
+  app.addHook('onSend', async (_request, reply) => {
+    reply.header('openai-processing-ms', String(Math.round(reply.elapsedTime)));
+  });
+  app.addHook('onResponse', async (request, reply) => {
+    metrics.countRequest(routeOf(request.routeOptions.url), reply.raw.statusCode, reply.elapsedTime / 1000);
+  });
+
+  app.setNotFoundHandler((request) => {
+    throw new MoestroError('NOT_FOUND', `Cannot find ${request.method} ${request.url.replace(/\?.*/s, '')}`);
+  });
+  app.setErrorHandler((thrown, request, reply) => {
+    const error = requestError(thrown);
+    const answer = errorAnswer(error);
+    const isDeliberate = answer.status < 500 || ERRORS[error.code].retry || answer.status === 507;
+    request.log[isDeliberate ? 'info' : 'error']({ err: thrown }, error.message);
+    return reply.status(answer.status).headers(answer.headers).send(answer.body);
+  });
+
+  for (const prefix of ['', '/v1']) {
+    await app.register(
+      async (scope) => {
+        for (const route of ROUTES) route(scope, deps);
+      },
+      { prefix },
+    );
+  }
+  return app;
+}
+
+/** The route as metrics name it: one name with and without /v1. */
+function routeOf(url: string | undefined): string {
+  return url === undefined ? 'unknown' : url.replace(/^\/v1(?=\/)/, '').replace(/\/\*$/, '/:id');
+}

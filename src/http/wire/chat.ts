@@ -1,0 +1,144 @@
+/** The body of /v1/chat/completions: its schema, and what it means. */
+import type { XStatic } from 'typebox/schema';
+import { MoestroError } from '../../errors.js';
+import type { AnswerOptions, Message } from '../../generate.js';
+import { check, invalid, shown } from '../check.js';
+import { answerOptions, choiceCount, type ModelLimits, SAMPLING_FIELDS, unsupported } from './sampling.js';
+
+const ROLES = ['system', 'developer', 'user', 'assistant', 'tool', 'function'] as const;
+
+export const CHAT_SCHEMA = {
+  type: 'object',
+  required: ['messages'],
+  properties: {
+    ...SAMPLING_FIELDS,
+    model: { type: 'string' },
+    messages: {
+      type: 'array',
+      minItems: 1,
+      items: {
+        type: 'object',
+        required: ['role'],
+        properties: {
+          role: { type: 'string', enum: ROLES },
+          content: { anyOf: [{ type: 'string' }, { type: 'array', items: { type: 'object' } }] },
+          name: { type: 'string' },
+          tool_calls: { type: 'array', items: {} },
+          tool_call_id: { type: 'string' },
+        },
+      },
+    },
+    max_completion_tokens: { type: 'integer', minimum: -1 },
+    logprobs: { type: 'boolean' },
+    top_logprobs: { type: 'integer', minimum: 0, maximum: 20 },
+    return_progress: { type: 'boolean' },
+    reasoning_effort: { type: 'string' },
+    chat_template_kwargs: { type: 'object' },
+    modalities: { type: 'array', items: {} },
+    response_format: { type: 'object', properties: { type: { type: 'string' } } },
+    tools: { type: 'array', items: {} },
+    tool_choice: { anyOf: [{ type: 'string' }, { type: 'object' }] },
+    functions: { type: 'array', items: {} },
+    function_call: { anyOf: [{ type: 'string' }, { type: 'object' }] },
+  },
+} as const;
+
+type ChatBody = XStatic<typeof CHAT_SCHEMA>;
+
+/** A checked chat request, free of the wire's spellings. */
+export interface ChatRequest {
+  readonly messages: readonly Message[];
+  readonly templateKwargs: Readonly<Record<string, unknown>>;
+  readonly options: AnswerOptions;
+  readonly choices: number;
+  readonly stream: boolean;
+  readonly includeUsage: boolean;
+  readonly reportProgress: boolean;
+}
+
+/** @throws {MoestroError} INVALID_REQUEST, UNSUPPORTED_PARAMETER, UNSUPPORTED_CONTENT, each with details.param. */
+export function readChatRequest(json: unknown, limits: ModelLimits): ChatRequest {
+  const body = check(CHAT_SCHEMA, json);
+  refuseUnsupported(body);
+  const maxTokens = body.max_completion_tokens ?? body.max_tokens ?? body.n_predict;
+  if (maxTokens === 0) {
+    const path = body.max_completion_tokens === 0 ? 'max_completion_tokens' : 'max_tokens';
+    throw invalid(path, '0', 'a whole number of 1 or more');
+  }
+  return {
+    messages: body.messages.map(readMessage),
+    templateKwargs: templateKwargs(body),
+    options: answerOptions(body, topLogprobs(body), limits, maxTokens),
+    choices: choiceCount(body.n, limits),
+    stream: body.stream === true,
+    includeUsage: body.stream_options?.include_usage === true,
+    reportProgress: body.return_progress === true,
+  };
+}
+
+function topLogprobs(body: ChatBody): number | null {
+  if (body.logprobs === true) return body.top_logprobs ?? 0;
+  if (body.top_logprobs !== undefined && body.top_logprobs > 0) {
+    throw invalid('top_logprobs', `${body.top_logprobs} without "logprobs": true`, '"logprobs" to be true');
+  }
+  return null;
+}
+
+function templateKwargs(body: ChatBody): Record<string, unknown> {
+  const effort = body.reasoning_effort;
+  return {
+    ...(effort === undefined ? {} : { reasoning_effort: effort, enable_thinking: effort !== 'none' }),
+    ...(body.chat_template_kwargs as Record<string, unknown> | undefined),
+  };
+}
+
+function refuseUnsupported(body: ChatBody): void {
+  const isOff = body.tool_choice === 'none' || body.function_call === 'none';
+  if (body.tools !== undefined && body.tools.length > 0 && !isOff) throw unsupported('tools', 'an empty list');
+  if (body.functions !== undefined && body.functions.length > 0 && !isOff) {
+    throw unsupported('functions', 'an empty list');
+  }
+  const choice = body.tool_choice;
+  if (choice !== undefined && choice !== 'none' && choice !== 'auto') throw unsupported('tool_choice', '"none"');
+  const format = body.response_format?.type;
+  if (format !== undefined && format !== 'text') throw unsupported('response_format.type', '"text"');
+  const modality = body.modalities?.findIndex((item) => item !== 'text') ?? -1;
+  if (modality >= 0) throw unsupported(`modalities[${modality}]`, '"text"');
+}
+
+type WireMessage = ChatBody['messages'][number];
+
+function readMessage(message: WireMessage, index: number): Message {
+  const path = `messages[${index}]`;
+  const content = message.content === undefined ? null : readContent(message.content, `${path}.content`);
+  if (content === null && message.role !== 'assistant') {
+    throw invalid(`${path}.content`, 'nothing', 'a string or a list of text parts');
+  }
+  // Newer names of older roles: templates know system and tool.
+  const role = message.role === 'developer' ? 'system' : message.role === 'function' ? 'tool' : message.role;
+  return {
+    role,
+    content: content ?? (message.tool_calls === undefined ? '' : null),
+    ...(message.name === undefined ? {} : { name: message.name }),
+    ...(message.tool_calls === undefined ? {} : { tool_calls: message.tool_calls }),
+    ...(message.tool_call_id === undefined ? {} : { tool_call_id: message.tool_call_id }),
+  };
+}
+
+function readContent(content: string | readonly object[], path: string): string {
+  if (typeof content === 'string') return content;
+  return content
+    .map((part, index) => {
+      const { type, text } = part as { readonly type?: unknown; readonly text?: unknown };
+      if (type !== 'text') {
+        throw new MoestroError(
+          'UNSUPPORTED_CONTENT',
+          `Cannot use "${path}[${index}]": found a part of type ${shown(type)}, needed "text"`,
+          { param: `${path}[${index}].type` },
+        );
+      }
+      if (typeof text !== 'string') throw invalid(`${path}[${index}].text`, shown(text), 'a string');
+      return text;
+    })
+    .join('\n');
+}

@@ -1,0 +1,119 @@
+/** The fields of a request that say how tokens are drawn: OpenAI's, and llama.cpp's plain names for what it lacks. */
+
+import type { XStatic } from 'typebox/schema';
+import { MoestroError } from '../../errors.js';
+import type { AnswerOptions, TextGenerator } from '../../generate.js';
+import { invalid, shown } from '../check.js';
+
+const STOP_COUNT_MAX = 64;
+/** Answers to one request at most; the server's own capacity may be less. */
+export const CHOICES_MAX = 16;
+
+export const SAMPLING_FIELDS = {
+  stream: { type: 'boolean' },
+  stream_options: { type: 'object', properties: { include_usage: { type: 'boolean' } } },
+  // -1 is llama.cpp's word for no limit.
+  max_tokens: { type: 'integer', minimum: -1 },
+  n_predict: { type: 'integer', minimum: -1 },
+  n: { type: 'integer', minimum: 1 },
+  stop: {
+    anyOf: [{ type: 'string' }, { type: 'array', items: { type: 'string' }, maxItems: STOP_COUNT_MAX }],
+  },
+  seed: { type: 'integer' },
+  temperature: { type: 'number', minimum: 0, maximum: 2 },
+  top_p: { type: 'number', minimum: 0, maximum: 1 },
+  top_k: { type: 'integer', minimum: -1 },
+  min_p: { type: 'number', minimum: 0, maximum: 1 },
+  presence_penalty: { type: 'number', minimum: -2, maximum: 2 },
+  frequency_penalty: { type: 'number', minimum: -2, maximum: 2 },
+  repeat_penalty: { type: 'number', minimum: 0.01, maximum: 10 },
+  repetition_penalty: { type: 'number', minimum: 0.01, maximum: 10 },
+  repeat_last_n: { type: 'integer', minimum: -1 },
+  logit_bias: { type: 'object', additionalProperties: { type: 'number', minimum: -100, maximum: 100 } },
+  // Named so that asking for them is refused: an answer without the grammar would look right and be wrong.
+  grammar: {},
+  json_schema: {},
+  moestro: { type: 'object', properties: { mode: { type: 'string', enum: ['exact', 'routed'] } } },
+} as const;
+
+const SAMPLING_SCHEMA = { type: 'object', properties: SAMPLING_FIELDS } as const;
+export type SamplingBody = XStatic<typeof SAMPLING_SCHEMA>;
+
+/** What the body is checked against and completed with. */
+export interface ModelLimits {
+  readonly info: Pick<TextGenerator['info'], 'vocabSize' | 'contextLength'>;
+  readonly capacity: number;
+  readonly defaults: TextGenerator['defaults'];
+}
+
+/** A parameter that is not there yet, or never will be. */
+export function unsupported(path: string, needed: string): MoestroError {
+  return new MoestroError('UNSUPPORTED_PARAMETER', `Cannot use "${path}": not supported, needed ${needed}`, {
+    param: path,
+  });
+}
+
+/**
+ * Fields to options of the first choice; choice k draws with seed + k.
+ *
+ * @param maxTokens what the route says of its own fields; undefined falls to max_tokens.
+ * @param topLogprobs alternatives to report per token; null for no logprobs.
+ */
+export function answerOptions(
+  body: SamplingBody,
+  topLogprobs: number | null,
+  { info, defaults }: ModelLimits,
+  maxTokens: number | undefined = body.max_tokens ?? body.n_predict,
+): AnswerOptions {
+  for (const path of ['grammar', 'json_schema'] as const) {
+    const value = body[path];
+    if (value !== undefined && value !== '') throw unsupported(path, 'it to be absent');
+  }
+  const topK = body.top_k ?? defaults.topK;
+  const window = body.repeat_last_n ?? defaults.penaltyWindow;
+  return {
+    maxTokens: maxTokens === undefined || maxTokens < 0 ? null : maxTokens,
+    // An empty stop text would end every answer before it began; clients send it for "none".
+    stop: [body.stop ?? []].flat().filter((text) => text !== ''),
+    sampling: {
+      temperature: body.temperature ?? defaults.temperature,
+      topP: body.top_p ?? defaults.topP,
+      topK: Math.max(0, topK),
+      minP: body.min_p ?? defaults.minP,
+      repetitionPenalty: body.repeat_penalty ?? body.repetition_penalty ?? defaults.repetitionPenalty,
+      presencePenalty: body.presence_penalty ?? defaults.presencePenalty,
+      frequencyPenalty: body.frequency_penalty ?? defaults.frequencyPenalty,
+      penaltyWindow: window < 0 ? info.contextLength : Math.min(window, info.contextLength),
+      logitBias: logitBias(body.logit_bias ?? {}, info.vocabSize),
+      seed: body.seed === undefined || body.seed === -1 ? null : unsigned(body.seed),
+      topLogprobs,
+    },
+    ...(body.moestro?.mode === undefined ? {} : { mode: body.moestro.mode }),
+  };
+}
+
+/** How many answers are wanted. */
+export function choiceCount(n: number | undefined, limits: ModelLimits): number {
+  const most = Math.min(CHOICES_MAX, limits.capacity);
+  if (n !== undefined && n > most) throw invalid('n', String(n), `a whole number from 1 to ${most}`);
+  return n ?? 1;
+}
+
+/** The same request once more: another seed when one was given, or all choices would be equal. */
+export function optionsOfChoice(options: AnswerOptions, choice: number): AnswerOptions {
+  const { seed } = options.sampling;
+  return seed === null || choice === 0
+    ? options
+    : { ...options, sampling: { ...options.sampling, seed: seed + choice } };
+}
+
+/** Seeds may be negative on the wire; the sampler takes 0 to 2^52. */
+const unsigned = (seed: number): number => Number(BigInt.asUintN(52, BigInt(seed)));
+
+function logitBias(bias: Readonly<Record<string, number>>, vocabSize: number): (readonly [number, number])[] {
+  return Object.entries(bias).map(([key, value]) => {
+    const id = /^\d+$/.test(key) ? Number(key) : Number.NaN;
+    if (!(id < vocabSize)) throw invalid(`logit_bias.${key}`, shown(key), `token ids from 0 to ${vocabSize - 1}`);
+    return [id, value] as const;
+  });
+}

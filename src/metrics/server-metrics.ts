@@ -1,0 +1,127 @@
+/**
+ * The text of /metrics. Names are stable: dashboards are built on them. Counters of the engine are read at each
+ * scrape, counters of HTTP are kept here.
+ */
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import type { EngineInfo, EngineMetrics } from '../engine/types.js';
+
+interface EngineSeries {
+  readonly name: string;
+  readonly help: string;
+  readonly kind: 'counter' | 'gauge';
+  /** One value, or one for each value of a label. */
+  readonly label?: string;
+  readonly read: (metrics: EngineMetrics) => number | Readonly<Record<string, number>>;
+}
+
+const counter = (name: string, help: string, read: EngineSeries['read'], label?: string): EngineSeries =>
+  label === undefined ? { name, help, kind: 'counter', read } : { name, help, kind: 'counter', read, label };
+const gauge = (name: string, help: string, read: EngineSeries['read'], label?: string): EngineSeries =>
+  label === undefined ? { name, help, kind: 'gauge', read } : { name, help, kind: 'gauge', read, label };
+
+const ENGINE_SERIES: readonly EngineSeries[] = [
+  counter('moestro_expert_hits_total', 'Experts routed to and resident when planned', (m) => m.hits),
+  counter('moestro_expert_misses_total', 'Experts routed to and not resident', (m) => m.misses),
+  counter('moestro_missed_bytes_total', 'Bytes of the planes that were missed', (m) => m.missedBytes),
+  counter('moestro_read_bytes_total', 'Bytes the disk delivered', (m) => m.bytesRead),
+  counter('moestro_read_errors_total', 'Reads of experts that failed', (m) => m.readErrors),
+  gauge('moestro_reads_in_flight', 'Reads of experts under way', (m) => m.readsInFlight),
+  counter('moestro_stall_seconds_total', 'Time in which compute waited for a read', (m) => m.stallMs / 1000),
+  counter(
+    'moestro_tokens_total',
+    'Tokens computed',
+    (m) => ({ prefill: m.tokensPrefilled, decode: m.tokensDecoded }),
+    'phase',
+  ),
+  counter(
+    'moestro_compute_seconds_total',
+    'Time spent in steps',
+    (m) => ({ prefill: m.prefillMs / 1000, decode: m.decodeMs / 1000 }),
+    'phase',
+  ),
+  counter('moestro_steps_total', 'Passes over all layers', (m) => m.steps),
+  gauge('moestro_resident_experts', 'Experts in memory by the bits they have there', (m) => m.residentByBits, 'bits'),
+  gauge('moestro_slots_used', 'Bit slots that hold a plane', (m) => m.slotsUsed),
+  gauge('moestro_slots_capacity', 'Bit slots there are', (m) => m.slotsTotal),
+  gauge('moestro_sequences_open', 'Requests being computed', (m) => m.sequencesOpen),
+  gauge('moestro_sequences_queued', 'Requests waiting for their turn', (m) => m.sequencesQueued),
+  counter('moestro_sequences_cancelled_total', 'Requests the engine gave up on demand', (m) => m.requestsCancelled),
+  gauge('moestro_kv_blocks_used', 'KV blocks that hold past tokens', (m) => m.kvBlocksUsed),
+  gauge('moestro_kv_blocks_capacity', 'KV blocks there are', (m) => m.kvBlocksTotal),
+  gauge('moestro_memory_budget_bytes', 'Memory the process may take', (m) => m.budgetBytes),
+  gauge('moestro_memory_rss_bytes', 'Memory the process takes', (m) => m.rssBytes),
+  gauge('moestro_memory_peak_rss_bytes', 'Most memory the process has taken', (m) => m.peakRssBytes),
+];
+
+/** Seconds: an answer from memory takes tenths, one from a slow disk minutes. */
+const DURATION_BUCKETS = [0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300];
+
+/** Owns the counters of one server; several servers in one process do not share them. */
+export class ServerMetrics {
+  #http = new Registry();
+  #requests = new Counter({
+    name: 'moestro_http_requests_total',
+    help: 'Requests answered',
+    labelNames: ['route', 'status'],
+    registers: [this.#http],
+  });
+  #duration = new Histogram({
+    name: 'moestro_http_request_duration_seconds',
+    help: 'From the request to the last byte of its answer',
+    labelNames: ['route'],
+    buckets: DURATION_BUCKETS,
+    registers: [this.#http],
+  });
+  #cancelled = new Counter({
+    name: 'moestro_http_requests_cancelled_total',
+    help: 'Requests whose client went away before the answer was complete',
+    labelNames: ['route'],
+    registers: [this.#http],
+  });
+  readonly contentType = this.#http.contentType;
+
+  countRequest(route: string, status: number, seconds: number): void {
+    this.#requests.inc({ route, status: String(status) });
+    this.#duration.observe({ route }, seconds);
+  }
+
+  countCancelled(route: string): void {
+    this.#cancelled.inc({ route });
+  }
+
+  /** @param info, engine null while the model loads: then only what HTTP counts is told. */
+  async text(info: EngineInfo | null, engine: EngineMetrics | null): Promise<string> {
+    const http = await this.#http.metrics();
+    if (info === null || engine === null) return http;
+    return `${await engineText(info, engine)}\n${http}`;
+  }
+}
+
+async function engineText(info: EngineInfo, metrics: EngineMetrics): Promise<string> {
+  const registry = new Registry();
+  for (const { name, help, kind, label, read } of ENGINE_SERIES) {
+    const options = { name, help, labelNames: label === undefined ? [] : [label], registers: [registry] };
+    const series = kind === 'counter' ? new Counter(options) : new Gauge(options);
+    const value = read(metrics);
+    if (typeof value === 'number') series.inc(value);
+    else for (const [key, part] of Object.entries(value)) series.inc({ [label ?? 'key']: key }, part);
+  }
+  const { dense, kv, experts, scratch, runtime, unused } = info.memory;
+  const plan = new Gauge({
+    name: 'moestro_memory_plan_bytes',
+    help: 'How the budget was divided at start',
+    labelNames: ['part'],
+    registers: [registry],
+  });
+  for (const [part, bytes] of Object.entries({ dense, kv, experts, scratch, runtime, unused }))
+    plan.set({ part }, bytes);
+  const about = new Gauge({
+    name: 'moestro_model_info',
+    help: 'What is served and how; always 1',
+    labelNames: ['model', 'family', 'level', 'mode', 'isa', 'io'],
+    registers: [registry],
+  });
+  const { modelName: model, family, level, mode, isa, ioBackend: io } = info;
+  about.set({ model, family, level: String(level), mode, isa, io }, 1);
+  return registry.metrics();
+}
