@@ -1,0 +1,56 @@
+/** Random dense tensors in the file's own formats, in parts of a few MiB. */
+import type { DenseTensorEntry } from '../manifest.js';
+import { gaussian, randomPool, randomWords } from './random-pool.js';
+
+const TILE_ROWS = 16;
+const PART_BYTES = 4 << 20;
+/** Parts differ by the page of the pool they start at. */
+const POOL_PAGES = 1024;
+const PAGE = 4096;
+/** Standard deviation of a code drawn evenly from 1 to 255. */
+const CODE_DEVIATION = 73.6;
+
+let codes: Uint8Array | undefined;
+
+/** 8-bit codes: any byte but 0, which the format leaves out. */
+function codePool(): Uint8Array {
+  if (codes === undefined) {
+    codes = randomPool(PART_BYTES + POOL_PAGES * PAGE, 7);
+    for (let i = 0; i < codes.length; ++i) if (codes[i] === 0) codes[i] = 128;
+  }
+  return codes;
+}
+
+/** The bytes of one tensor, part by part. Norms are ones, biases zeros, routers and matrices of unit gain. */
+export function* denseParts(
+  name: string,
+  kind: DenseTensorEntry['kind'],
+  rows: number,
+  cols: number,
+  seed: number,
+): Generator<Uint8Array> {
+  const next = randomWords(seed);
+  if (kind === 'f32') {
+    const values = new Float32Array(rows * cols);
+    if (name.endsWith('norm')) values.fill(1);
+    else if (name.endsWith('router'))
+      for (let i = 0; i < values.length; ++i) values[i] = gaussian(next) / Math.sqrt(cols);
+    yield new Uint8Array(values.buffer);
+    return;
+  }
+  const paddedRows = Math.ceil(rows / TILE_ROWS) * TILE_ROWS;
+  const pool = codePool();
+  for (let left = paddedRows * cols; left > 0; left -= PART_BYTES) {
+    const begin = (next() % POOL_PAGES) * PAGE;
+    yield pool.subarray(begin, begin + Math.min(left, PART_BYTES));
+  }
+  // After the codes, one f16 scale a row and group of 32 columns. All are the same: variance 1 / cols.
+  const scales = new Uint16Array((paddedRows * cols) / 32);
+  yield new Uint8Array(scales.fill(toHalf(1 / (CODE_DEVIATION * Math.sqrt(cols)))).buffer);
+}
+
+/** A normal positive binary16, rounded down. */
+function toHalf(value: number): number {
+  const exponent = Math.floor(Math.log2(value));
+  return ((exponent + 15) << 10) | Math.floor((value / 2 ** exponent - 1) * 1024);
+}
