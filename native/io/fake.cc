@@ -7,28 +7,11 @@
 #include <cstring>
 #include <utility>
 
-#include "native/io/disk_file.h"
+#include "native/base/random.h"
 #include "native/io/queue_core.h"
 
 namespace moestro {
 namespace {
-
-// splitmix64, by S. Vigna (public domain): each step is a bijection of a counter, so any seed is a good one.
-class Random {
- public:
-  explicit Random(uint64_t seed) : state_(seed) {}
-  uint64_t next() {
-    uint64_t z = (state_ += 0x9e3779b97f4a7c15ull);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-    return z ^ (z >> 31);
-  }
-  uint64_t between(uint64_t low, uint64_t high) { return low + next() % (high - low + 1); }
-  bool happens(double share) { return static_cast<double>(next() >> 11) * 0x1p-53 < share; }
-
- private:
-  uint64_t state_;
-};
 
 class FakeQueue final : public QueueCore {
  public:
