@@ -2,8 +2,12 @@
 
 export interface TextModel {
   readonly vocabSize: number;
-  /** Text to ids. `special`: whether added tokens written in the text (e.g. <|im_end|>) become their ids. */
+  /**
+   * Text to ids. `special` (default true, as in the reference): whether special tokens written in the text (e.g.
+   * <|im_end|>) become their ids; added tokens that are not special always do. `addBos`: default as the model says.
+   */
   encode(text: string, options?: { readonly special?: boolean; readonly addBos?: boolean }): number[];
+  /** Ids to text; special tokens are left out unless `skipSpecial` is false. */
   decode(ids: readonly number[], options?: { readonly skipSpecial?: boolean }): string;
   /** Bytes of one token as they appear in text; empty for special tokens. */
   tokenBytes(id: number): Uint8Array;
