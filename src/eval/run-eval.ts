@@ -133,7 +133,8 @@ function planWork(model: EvaluatedModel, request: EvalRequest): Work[] {
   const works: Work[] = [];
   if (request.prose !== null) {
     const { begin, end } = scoredRows(request.context);
-    const ids = model.text.encode(request.prose);
+    // As the tool of perplexity.ts does it: markup written in the text is text.
+    const ids = model.text.encode(request.prose, { special: false, addBos: false });
     const all = model.bos === null ? ids : [model.bos, ...ids];
     for (const chunk of chunkTokens(all, request.context, request.chunks, model.bos)) {
       const referenceIndex = references.get(key(chunk, begin)) ?? null;

@@ -1,0 +1,69 @@
+/** `moestro bench MODEL`: tokens a second, reads and memory, over random prompts. */
+import { Command } from 'commander';
+import { engineConfig } from '../config.js';
+import { startEngine } from '../engine/client.js';
+import { MoestroError } from '../errors.js';
+import { type BenchResult, runBench } from '../eval/bench.js';
+import { ENGINE_SETTINGS } from '../settings.js';
+import { wholeNumber } from './numbers.js';
+import { addSettings, givenSettings } from './options.js';
+import { progressLine } from './progress-line.js';
+
+type BenchOptions = Record<string, string> & { readonly json?: boolean };
+
+export function benchCommand(): Command {
+  const command = new Command('bench')
+    .description('Measures tokens a second, stalls, bytes read and peak memory over prompts of random tokens.')
+    .argument('<model>', 'a .moe directory')
+    .option('--prompt-tokens <count>', 'tokens of each prompt', '128')
+    .option('--new-tokens <count>', 'tokens of each answer', '64')
+    .option('--repeat <count>', 'answers; figures are medians over them', '3')
+    .option('--seed <number>', 'of the random prompts', '1')
+    .option('--routing-trace <file>', 'route as in this recording, instead of by the router: for random weights')
+    .option('--json', 'print one JSON object');
+  addSettings(command, ENGINE_SETTINGS);
+  return command.action(bench);
+}
+
+async function bench(modelPath: string, options: BenchOptions): Promise<void> {
+  const count = (flag: string, text: string | undefined, least: number) =>
+    wholeNumber(flag, text ?? '', least, 1 << 24);
+  const promptTokens = count('--prompt-tokens', options.promptTokens, 1);
+  const newTokens = count('--new-tokens', options.newTokens, 2);
+  const repeats = count('--repeat', options.repeat, 1);
+  const seed = count('--seed', options.seed, 0);
+  const config = engineConfig(modelPath, givenSettings(options, ENGINE_SETTINGS));
+  const progress = progressLine();
+  const client = await startEngine({ ...config, routingTrace: options.routingTrace ?? null });
+  try {
+    const { contextLength } = client.info;
+    if (promptTokens + newTokens > contextLength) {
+      throw new MoestroError(
+        'INVALID_CONFIG',
+        `Cannot bench ${promptTokens} + ${newTokens} tokens: a sequence holds ${contextLength}`,
+        { needed: promptTokens + newTokens, found: contextLength },
+      );
+    }
+    const result = await runBench(client, { promptTokens, newTokens, repeats, seed, onProgress: progress.show });
+    progress.clear();
+    process.stdout.write(options.json === true ? `${JSON.stringify(result)}\n` : table(result));
+  } finally {
+    await client.close();
+  }
+}
+
+/** The same facts for people, with units. */
+function table(result: BenchResult): string {
+  const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(3)} GiB`;
+  const rows: readonly (readonly [string, string])[] = [
+    ['model', `${result.model}, level ${result.level}, ${result.mode}`],
+    ['machine', `${result.threads} threads, ${result.isa}`],
+    ['memory', `peak ${gib(result.peakRssBytes)} of ${gib(result.budgetBytes)}`],
+    ['prefill', `${result.prefillTps} tok/s over ${result.promptTokens} tokens`],
+    ['first token', `${result.ttftMs} ms`],
+    ['decode', `${result.decodeTps} tok/s over ${result.newTokens} tokens`],
+    ['stalled', `${result.stallMs} ms a token`],
+    ['read', `${(result.bytesReadPerToken / 1e6).toFixed(2)} MB a token, hit rate ${result.hitRate}`],
+  ];
+  return rows.map(([name, value]) => `${name.padEnd(12)} ${value}\n`).join('');
+}
