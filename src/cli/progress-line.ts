@@ -51,11 +51,13 @@ export function progressLine(
       stop: () => bar.stop(),
     };
   }
-  let last = Number.NEGATIVE_INFINITY;
+  let last = started;
+  let isDone = false;
   return {
     update(label, done, total, skipped = 0) {
-      if (now() - last < PLAIN_EVERY_MS && done < total) return;
+      if (isDone || (now() - last < PLAIN_EVERY_MS && done < total)) return;
       last = now();
+      isDone = done >= total;
       const { done: part, all, rate, left } = facts(done, total, skipped);
       const percent = total > 0 ? Math.floor((100 * done) / total) : 100;
       stream.write(`${label}: ${percent} %, ${part} of ${all} M ${unit}, ${rate} M/s, ${left} left\n`);

@@ -4,9 +4,9 @@
  */
 import { createHash } from 'node:crypto';
 import { readdir, stat } from 'node:fs/promises';
-import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
+import { VERSION } from '../version.js';
 import { denseTensorShapes } from './architecture-limits.js';
 import { denseTensorBytes, denseTensorKind } from './dense-layout.js';
 import type { Disk } from './disk.js';
@@ -50,6 +50,8 @@ export interface ConvertOptions {
     readonly key: string;
   };
   readonly onProgress?: (progress: ConvertProgress) => void;
+  /** As in MoeWriterOptions. */
+  readonly ledgerEveryBytes?: number;
   readonly disk?: Disk;
 }
 
@@ -98,6 +100,7 @@ export async function convertSource(source: ModelSource, sourceKey: string, opti
       options.calibration?.key ?? null,
     ]),
     force: options.force === true,
+    ...(options.ledgerEveryBytes === undefined ? {} : { ledgerEveryBytes: options.ledgerEveryBytes }),
     ...(options.disk === undefined ? {} : { disk: options.disk }),
   });
   const pool = openQuantisePool(threads);
@@ -124,7 +127,7 @@ export async function convertSource(source: ModelSource, sourceKey: string, opti
         format: FORMAT_NAME,
         version: FORMAT_VERSION,
         name: source.name,
-        source: `${source.describe}, converted by moestro ${productVersion()}`,
+        source: `${source.describe}, converted by moestro ${VERSION}`,
         architecture,
         levels: bits === 8 ? [2, 3, 4, 8] : [2, 3, 4],
         defaultLevel: bits,
@@ -295,7 +298,7 @@ async function named<T>(what: string, work: () => Promise<T>): Promise<T> {
 }
 
 /** Changes when a file of the source does. */
-async function fingerprint(path: string): Promise<string> {
+export async function fingerprint(path: string): Promise<string> {
   const whole = resolve(path);
   const root = await stat(whole);
   const files = root.isDirectory()
@@ -307,9 +310,4 @@ async function fingerprint(path: string): Promise<string> {
     hash.update(`\n${file} ${size} ${mtimeMs}`);
   }
   return hash.digest('hex');
-}
-
-function productVersion(): string {
-  const require = createRequire(import.meta.url);
-  return (require('../../package.json') as { version: string }).version;
 }

@@ -32,6 +32,8 @@ export interface MoeWriterOptions {
   readonly key: string;
   /** Replace OUT if it exists. */
   readonly force: boolean;
+  /** Bytes between two entries of the ledger; smaller in tests. */
+  readonly ledgerEveryBytes?: number;
   readonly disk?: Disk;
 }
 
@@ -160,7 +162,7 @@ async function startWriter(
   };
   const wrote = async (bytes: number): Promise<void> => {
     sinceLedger += bytes;
-    if (sinceLedger >= LEDGER_EVERY_BYTES) await saveLedger();
+    if (sinceLedger >= (options.ledgerEveryBytes ?? LEDGER_EVERY_BYTES)) await saveLedger();
   };
 
   return {
