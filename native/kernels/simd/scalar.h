@@ -102,7 +102,7 @@ MOESTRO_INLINE I32x16 round_to_int(F32x16 a) {
   MOESTRO_LANES(I32x16, static_cast<int32_t>(bits_of(a.v[i] + 12582912.0f) - bits_of(12582912.0f)));
 }
 MOESTRO_INLINE F32x16 to_float(I32x16 a) { MOESTRO_LANES(F32x16, static_cast<float>(a.v[i])); }
-// 2^a for a in [-126, 127].
+// 2^a for a in [-126, 127]; infinity for 128.
 MOESTRO_INLINE F32x16 pow2(I32x16 a) { MOESTRO_LANES(F32x16, float_of(static_cast<uint32_t>(a.v[i] + 127) << 23)); }
 MOESTRO_INLINE F32x16 load_f16(const uint16_t* p) { MOESTRO_LANES(F32x16, half_to_float(p[i])); }
 MOESTRO_INLINE void store_f16(uint16_t* p, F32x16 a) {

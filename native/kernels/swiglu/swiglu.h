@@ -1,8 +1,8 @@
 // The gate activation, and two small relatives: sigmoid of one number, y += a x.
 //
-// swiglu: y[i] = gate[i] / (1 + exp(-gate[i])) * up[i]; f32 [n], n % 16 == 0; y may be gate or up. 8 eps.
-// sigmoid: 1 / (1 + exp(-x)) with the same exp. 4 eps, and at most 1e-38 where the exact value is smaller.
-// axpy: y[i] = fma(a, x[i], y[i]); f32 [n], n % 16 == 0.
+// swiglu: y[i] = gate[i] / (1 + exp(-gate[i])) * up[i]; f32 [n], n % 16 == 0; y may be gate or up. 8 eps; 0 where gate
+// < -88.38. sigmoid: 1 / (1 + exp(-x)) with the same exp. 4 eps, and 0 where the exact value is below 5e-39. axpy: y[i]
+// = fma(a, x[i], y[i]); f32 [n], n % 16 == 0.
 //
 // Source of SwiGLU: arXiv:2002.05202.
 #pragma once
