@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "native/base/random.h"
+#include "native/io/disk_file.h"
 #include "native/io/queue_core.h"
 
 namespace moestro {
@@ -61,7 +62,17 @@ class FakeQueue final : public QueueCore {
     });
   }
 
+  // As strict as a disk: also about parts that resume a short read.
+  static bool is_aligned(const Slot& s) {
+    uint64_t bits = s.part_offset;
+    for (int i = 0; i < s.vector_count; ++i) {
+      bits |= reinterpret_cast<uintptr_t>(s.vectors[i].iov_base) | s.vectors[i].iov_len;
+    }
+    return bits % kDirectAlignment == 0;
+  }
+
   int64_t read(const Slot& s) {
+    if (direct() && !is_aligned(s)) return -EINVAL;
     for (const auto& [begin, end] : disk_.bad_ranges) {
       if (s.part_offset < end && begin < s.part_offset + s.part_bytes) return -EIO;
     }
