@@ -1,0 +1,403 @@
+/**
+ * The engine: requests in, token events out, one step at a time. Knows neither threads nor messages (worker.ts has
+ * them), so it runs the same over the addon and over a scripted one.
+ */
+import { MoestroError } from '../errors.js';
+import { type PlanSettings, planSettings } from '../experts/plan.js';
+import { Residency } from '../experts/residency.js';
+import type { NativeEngine } from '../native/binding.js';
+import { type Batch, Forward, type ForwardModel } from './forward.js';
+import { KvBlocks } from './kv-blocks.js';
+import { type EngineMemory, KV_BLOCK_TOKENS } from './memory-plan.js';
+import { MetricsCounters } from './metrics-counters.js';
+import { Sampler, SamplerScratch } from './sampler.js';
+import { scheduleStep } from './scheduler.js';
+import { Sequence } from './sequence.js';
+import type { EngineEvent, EngineMetrics, GenerateRequest, Mode } from './types.js';
+
+/** Where events of a step go; ids are the caller's. */
+export interface EngineSink {
+  event(id: number, event: EngineEvent): void;
+  failed(id: number, error: MoestroError): void;
+  evaluated(id: number, logits: Float32Array): void;
+}
+
+export interface EngineParts {
+  readonly native: NativeEngine;
+  readonly model: ForwardModel;
+  readonly levels: readonly number[];
+  readonly memory: EngineMemory;
+  readonly mode: Mode;
+  readonly maxSequences: number;
+  readonly maxQueued: number;
+  readonly sink: EngineSink;
+  /** Milliseconds, monotonic. */
+  readonly now: () => number;
+  /** A seed for requests without one. */
+  readonly drawSeed: () => number;
+  readonly rss: () => { readonly rssBytes: number; readonly peakRssBytes: number };
+  /** Half-life of use counts and the plan's settings, for experiments. */
+  readonly halfLife?: number;
+  readonly settings?: PlanSettings;
+}
+
+export class Engine {
+  readonly residency: Residency;
+  readonly #parts: EngineParts;
+  readonly #forward: Forward;
+  readonly #blocks: KvBlocks;
+  readonly #counters = new MetricsCounters();
+  readonly #scratch: SamplerScratch;
+  readonly #logits: Float32Array;
+  readonly #logitRows: Int32Array;
+  readonly #counts: Int32Array;
+  readonly #batch: Batch;
+  /** In order of arrival. */
+  readonly #waiting: Sequence[] = [];
+  readonly #running: Sequence[] = [];
+  /** Sequences of this step that get a token. */
+  readonly #sampled: Sequence[] = [];
+  #step = 0;
+
+  constructor(parts: EngineParts) {
+    const { memory, model } = parts;
+    const { plan } = memory;
+    this.#parts = parts;
+    this.residency = new Residency({
+      layers: model.moeLayers.length,
+      experts: model.architecture.expertCount,
+      bitSlots: memory.bitSlots,
+      scaleSlots: memory.scaleSlots,
+      fullLevel: memory.level,
+      ...(parts.halfLife === undefined ? {} : { halfLife: parts.halfLife }),
+    });
+    const settings = parts.settings ?? planSettings(this.residency, parts.levels, model.architecture.topK);
+    const limits = { tokens: plan.chunkTokens, rows: parts.maxSequences };
+    this.#forward = new Forward(parts.native, model, this.residency, settings, limits, parts.now);
+    this.#blocks = new KvBlocks(plan.kvBlocks, KV_BLOCK_TOKENS, plan.contextLength);
+    this.#scratch = new SamplerScratch(model.architecture.vocabSize);
+    this.#logits = new Float32Array(memory.maxLogitRows * model.architecture.vocabSize);
+    this.#logitRows = new Int32Array(plan.chunkTokens);
+    this.#counts = new Int32Array(parts.maxSequences);
+    this.#batch = {
+      tokenIds: new Int32Array(plan.chunkTokens),
+      positions: new Int32Array(plan.chunkTokens),
+      rows: new Int32Array(plan.chunkTokens),
+      tokens: 0,
+      rowCount: 0,
+      rowTokens: new Int32Array(parts.maxSequences),
+      rowIsExact: new Uint8Array(parts.maxSequences),
+      blockTables: new Int32Array(parts.maxSequences * this.#blocks.blocksPerSequence),
+      blocksPerSequence: this.#blocks.blocksPerSequence,
+    };
+  }
+
+  /** Something can run in the next step. */
+  get hasWork(): boolean {
+    return this.#waiting.length > 0 || this.#running.some((sequence) => sequence.pending > 0);
+  }
+
+  /** @throws {MoestroError} INVALID_REQUEST, CONTEXT_LENGTH_EXCEEDED, QUEUE_FULL. */
+  generate(id: number, request: GenerateRequest): void {
+    const { contextLength } = this.#parts.memory.plan;
+    this.#checkTokens(request.promptIds, contextLength - 1);
+    const room = contextLength - request.promptIds.length;
+    this.#enqueue(
+      new Sequence({
+        id,
+        promptIds: request.promptIds,
+        table: this.#blocks.open(),
+        isExact: (request.mode ?? this.#parts.mode) === 'exact',
+        maxTokens: Math.min(request.maxTokens ?? room, room),
+        stopTokenIds: new Set(request.stopTokenIds),
+        sampler: new Sampler(request.sampling, this.#parts.drawSeed(), this.#scratch),
+        evaluation: null,
+        submittedMs: this.#parts.now(),
+      }),
+    );
+  }
+
+  /** Logits after each token, through `sink.evaluated`. Throws as `generate`. */
+  evaluate(id: number, tokenIds: readonly number[], mode?: Mode): void {
+    this.#checkTokens(tokenIds, this.#parts.memory.plan.contextLength);
+    this.#enqueue(
+      new Sequence({
+        id,
+        promptIds: tokenIds,
+        table: this.#blocks.open(),
+        isExact: (mode ?? this.#parts.mode) === 'exact',
+        maxTokens: 0,
+        stopTokenIds: new Set(),
+        sampler: null,
+        evaluation: new Float32Array(tokenIds.length * this.#parts.model.architecture.vocabSize),
+        submittedMs: this.#parts.now(),
+      }),
+    );
+  }
+
+  /** Between steps, so the sequence is gone at once. Unknown and finished ids are ignored: the two may cross. */
+  abort(id: number): void {
+    const open = [...this.#waiting, ...this.#running].find((sequence) => sequence.id === id);
+    if (open === undefined) return;
+    this.#close(open);
+    ++this.#counters.requestsCancelled;
+  }
+
+  /** The client has read this many token events. */
+  acknowledge(id: number, count: number): void {
+    const open = this.#running.find((sequence) => sequence.id === id);
+    if (open !== undefined) open.unread = Math.max(0, open.unread - count);
+  }
+
+  /** Ends every open request with the error. */
+  failAll(error: MoestroError): void {
+    for (const sequence of [...this.#running, ...this.#waiting]) {
+      this.#close(sequence);
+      this.#parts.sink.failed(sequence.id, error);
+    }
+  }
+
+  /** Runs one step; false when there was nothing to run. */
+  step(): boolean {
+    const started = this.#parts.now();
+    this.#admit();
+    if (scheduleStep(this.#running, this.#batch.tokenIds.length, this.#counts) === 0) return false;
+    this.#takeBlocks();
+    this.#fillBatch();
+    const isDecode = this.#running.every((sequence, i) => this.#counts[i] === 0 || sequence.isDecoding);
+    const bytesBefore = this.#parts.native.ioStats().bytesRead;
+    const report = this.#forward.run(this.#batch);
+    const bytesRead = this.#parts.native.ioStats().bytesRead - bytesBefore;
+
+    const stepped = this.#running.filter((_, i) => this.#counts[i]! > 0);
+    let decoded = 0;
+    for (const [row, sequence] of stepped.entries()) {
+      const count = this.#batch.rowTokens[row]!;
+      if (sequence.isDecoding) decoded += count;
+      sequence.lastStep = this.#step;
+      sequence.bits += report.bits[row]!;
+      sequence.pairs += report.pairs[row]!;
+      sequence.mass += report.mass[row]!;
+      sequence.massBelow += report.massBelow[row]!;
+      // Reads serve the whole batch; each sequence answers for its share of the tokens.
+      sequence.bytesRead += (bytesRead * count) / this.#batch.tokens;
+      sequence.stallMs += report.stallMs;
+      sequence.failure = report.failures[row]!;
+      if (sequence.failure === null) sequence.computed += count;
+    }
+    const tokens = this.#batch.tokens;
+    const logitsMs = this.#finishRows(stepped);
+    ++this.#step;
+    this.#counters.stepped(report, {
+      isDecode,
+      decoded,
+      prefilled: tokens - decoded,
+      bytesRead,
+      stepMs: this.#parts.now() - started,
+      nativeMs: report.nativeMs + logitsMs,
+    });
+    return true;
+  }
+
+  metrics(): EngineMetrics {
+    return this.#counters.snapshot({
+      io: this.#parts.native.ioStats(),
+      residency: this.residency,
+      sequencesOpen: this.#running.length,
+      sequencesQueued: this.#waiting.length,
+      kvBlocksUsed: this.#blocks.used,
+      kvBlocksTotal: this.#blocks.total,
+      budgetBytes: this.#parts.memory.plan.total,
+      ...this.#parts.rss(),
+    });
+  }
+
+  #checkTokens(tokenIds: readonly number[], most: number): void {
+    const { vocabSize } = this.#parts.model.architecture;
+    if (tokenIds.length === 0) {
+      throw new MoestroError('INVALID_REQUEST', 'Cannot run a prompt: got 0 tokens, needed at least 1');
+    }
+    if (tokenIds.length > most) {
+      const { contextLength } = this.#parts.memory.plan;
+      throw new MoestroError(
+        'CONTEXT_LENGTH_EXCEEDED',
+        `Cannot run a prompt of ${tokenIds.length} tokens: the context holds ${contextLength}, answer included`,
+        { promptTokens: tokenIds.length, contextLength },
+      );
+    }
+    const foreign = tokenIds.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+    if (foreign !== undefined) {
+      throw new MoestroError(
+        'INVALID_REQUEST',
+        `Cannot run a prompt with token ${foreign}: the vocabulary has tokens 0 to ${vocabSize - 1}`,
+      );
+    }
+  }
+
+  #enqueue(sequence: Sequence): void {
+    const isNext = this.#waiting.length === 0 && this.#hasRoomFor(sequence);
+    if (!isNext && this.#waiting.length >= this.#parts.maxQueued) {
+      throw new MoestroError(
+        'QUEUE_FULL',
+        `Cannot take another request: ${this.#running.length} are running and ${this.#waiting.length} waiting`,
+        { running: this.#running.length, waiting: this.#waiting.length },
+      );
+    }
+    this.#waiting.push(sequence);
+    // At once where there is room, so that the limit on waiting ones counts those only that wait.
+    this.#admit();
+  }
+
+  #hasRoomFor(sequence: Sequence): boolean {
+    return (
+      this.#running.length < this.#parts.maxSequences &&
+      this.#blocks.missing(sequence.table, sequence.tokens.length) <= this.#blocks.free
+    );
+  }
+
+  /** First come, first served. A sequence takes the blocks of all its known tokens now, so that none starts in vain. */
+  #admit(): void {
+    while (this.#waiting.length > 0 && this.#hasRoomFor(this.#waiting[0]!)) {
+      const sequence = this.#waiting.shift()!;
+      this.#blocks.grow(sequence.table, sequence.tokens.length);
+      sequence.admitted(this.#parts.now());
+      this.#running.push(sequence);
+    }
+  }
+
+  /**
+   * Blocks for this step's tokens. Where they run out the sequence that came last gives its own back and waits; it
+   * later computes its tokens again, prompt and answer so far, which gives the same keys and values.
+   */
+  #takeBlocks(): void {
+    for (let i = 0; i < this.#running.length; ++i) {
+      const sequence = this.#running[i]!;
+      if (this.#counts[i] === 0) continue;
+      while (!this.#blocks.grow(sequence.table, sequence.computed + this.#counts[i]!)) {
+        const last = this.#running.length - 1;
+        this.#counts[last] = 0;
+        const preempted = this.#running.pop()!;
+        this.#blocks.release(preempted.table);
+        preempted.computed = 0;
+        this.#waiting.unshift(preempted);
+        if (last === i) break;
+      }
+    }
+  }
+
+  #fillBatch(): void {
+    const batch = this.#batch;
+    batch.tokens = 0;
+    batch.rowCount = 0;
+    for (const [i, sequence] of this.#running.entries()) {
+      const count = this.#counts[i]!;
+      if (count === 0) continue;
+      const row = batch.rowCount++;
+      batch.rowTokens[row] = count;
+      batch.rowIsExact[row] = sequence.isExact ? 1 : 0;
+      batch.blockTables.set(sequence.table.blocks, row * batch.blocksPerSequence);
+      for (let position = sequence.computed; position < sequence.computed + count; ++position) {
+        batch.tokenIds[batch.tokens] = sequence.tokens[position]!;
+        batch.positions[batch.tokens] = position;
+        batch.rows[batch.tokens++] = row;
+      }
+    }
+  }
+
+  /** Logits where they are needed, tokens from them, and the ends of sequences. Returns milliseconds in native calls. */
+  #finishRows(stepped: readonly Sequence[]): number {
+    const { sink } = this.#parts;
+    let nativeMs = 0;
+    let end = 0;
+    for (const [row, sequence] of stepped.entries()) {
+      const count = this.#batch.rowTokens[row]!;
+      const first = end;
+      end += count;
+      if (sequence.failure !== null) {
+        this.#close(sequence);
+        sink.failed(sequence.id, sequence.failure);
+      } else if (sequence.evaluation !== null) {
+        nativeMs += this.#copyLogits(sequence, first, count);
+        if (sequence.computed < sequence.promptLength) continue;
+        this.#close(sequence);
+        sink.evaluated(sequence.id, sequence.evaluation);
+      } else {
+        if (sequence.generated === 0) {
+          sink.event(sequence.id, { kind: 'prefill', done: sequence.computed, total: sequence.promptLength });
+        }
+        if (sequence.computed < sequence.tokens.length) continue;
+        this.#sampled.push(sequence);
+        this.#logitRows[this.#sampled.length - 1] = end - 1;
+      }
+    }
+    nativeMs += this.#sampleRows();
+    return nativeMs;
+  }
+
+  #sampleRows(): number {
+    const { native, model, memory } = this.#parts;
+    const { vocabSize } = model.architecture;
+    let nativeMs = 0;
+    for (let first = 0; first < this.#sampled.length; first += memory.maxLogitRows) {
+      const count = Math.min(memory.maxLogitRows, this.#sampled.length - first);
+      const from = this.#parts.now();
+      native.logits(this.#logitRows.subarray(first, first + count), this.#logits.subarray(0, count * vocabSize));
+      nativeMs += this.#parts.now() - from;
+      for (let i = 0; i < count; ++i) {
+        this.#sample(this.#sampled[first + i]!, this.#logits.subarray(i * vocabSize, (i + 1) * vocabSize));
+      }
+    }
+    this.#sampled.length = 0;
+    return nativeMs;
+  }
+
+  #sample(sequence: Sequence, logits: Float32Array): void {
+    const { sink, memory } = this.#parts;
+    if (sequence.maxTokens === 0) {
+      this.#finish(sequence, 'length');
+      return;
+    }
+    const { tokenId, logprob, topLogprobs } = sequence.sampler!.sample(logits, sequence.tokens);
+    sequence.sampled(this.#parts.now());
+    if (sequence.stopTokenIds.has(tokenId)) {
+      this.#finish(sequence, 'stop');
+      return;
+    }
+    sequence.tokens.push(tokenId);
+    ++sequence.unread;
+    sink.event(sequence.id, { kind: 'token', tokenId, logprob, topLogprobs });
+    if (sequence.generated >= sequence.maxTokens || sequence.tokens.length >= memory.plan.contextLength) {
+      this.#finish(sequence, 'length');
+    }
+  }
+
+  #copyLogits(sequence: Sequence, first: number, count: number): number {
+    const { native, model, memory } = this.#parts;
+    const { vocabSize } = model.architecture;
+    const from = this.#parts.now();
+    for (let done = 0; done < count; done += memory.maxLogitRows) {
+      const rows = Math.min(memory.maxLogitRows, count - done);
+      for (let i = 0; i < rows; ++i) this.#logitRows[i] = first + done + i;
+      const position = sequence.computed - count + done;
+      native.logits(
+        this.#logitRows.subarray(0, rows),
+        sequence.evaluation!.subarray(position * vocabSize, (position + rows) * vocabSize),
+      );
+    }
+    return this.#parts.now() - from;
+  }
+
+  #finish(sequence: Sequence, reason: 'stop' | 'length'): void {
+    this.#close(sequence);
+    this.#parts.sink.event(sequence.id, { kind: 'finish', reason, usage: sequence.usage(this.#parts.now()) });
+  }
+
+  /** Takes a sequence off the lists and gives its blocks back. */
+  #close(sequence: Sequence): void {
+    for (const list of [this.#waiting, this.#running]) {
+      const at = list.indexOf(sequence);
+      if (at >= 0) list.splice(at, 1);
+    }
+    this.#blocks.release(sequence.table);
+  }
+}

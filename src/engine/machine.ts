@@ -1,0 +1,88 @@
+/** How much memory may this process take, and how much does it take? From /proc and the control groups around it. */
+import { readFileSync } from 'node:fs';
+
+/** Text of a file, or null when it cannot be read: the world outside of memory-plan.ts, as an argument for tests. */
+export type ReadText = (path: string) => string | null;
+
+export interface Machine {
+  /** Bytes this process may take in all: what is free now plus what it has. */
+  readonly availableBytes: number;
+  /** VmRSS and VmHWM of this process. */
+  readonly rssBytes: number;
+  readonly peakRssBytes: number;
+}
+
+const MIB = 1 << 20;
+/** Control groups of version 1 write "no limit" as a number near 2^63. */
+const UNLIMITED = 2 ** 60;
+
+const readFromDisk: ReadText = (path) => {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return null; // not there on this kernel: no limit from it
+  }
+};
+
+export function readMachine(read: ReadText = readFromDisk): Machine {
+  const { rssBytes, peakRssBytes } = readRss(read);
+  const free = kilobytes(read('/proc/meminfo'), 'MemAvailable') ?? 0;
+  let availableBytes = free + rssBytes;
+  for (const group of memoryGroups(read)) {
+    // Page cache is given back on demand, so it does not count as taken.
+    const takenByOthers = Math.max(0, group.usage - group.cache - rssBytes);
+    availableBytes = Math.min(availableBytes, Math.max(0, group.limit - takenByOthers));
+  }
+  return { availableBytes, rssBytes, peakRssBytes };
+}
+
+export function readRss(read: ReadText = readFromDisk): { rssBytes: number; peakRssBytes: number } {
+  const status = read('/proc/self/status');
+  const rssBytes = kilobytes(status, 'VmRSS') ?? process.memoryUsage.rss();
+  return { rssBytes, peakRssBytes: kilobytes(status, 'VmHWM') ?? rssBytes };
+}
+
+/**
+ * The budget when none is given: what may be taken less a tenth, and less 256 MiB at least unless that is over a
+ * quarter. An engine that takes the last tenth of a machine's memory slows down manifold; one that leaves it loses little.
+ */
+export function defaultBudget(availableBytes: number): number {
+  const margin = Math.max(availableBytes / 10, Math.min(256 * MIB, availableBytes / 4));
+  return Math.floor(availableBytes - margin);
+}
+
+interface MemoryGroup {
+  readonly limit: number;
+  readonly usage: number;
+  readonly cache: number;
+}
+
+/** Control groups with a memory limit, from this process's own up to the root, of both versions. */
+function memoryGroups(read: ReadText): MemoryGroup[] {
+  const groups: MemoryGroup[] = [];
+  for (const line of (read('/proc/self/cgroup') ?? '').split('\n')) {
+    const [, controllers, path] = line.split(':');
+    if (controllers === undefined || path === undefined) continue;
+    const isV2 = controllers === '';
+    if (!isV2 && !controllers.split(',').includes('memory')) continue;
+    const root = isV2 ? '/sys/fs/cgroup' : '/sys/fs/cgroup/memory';
+    const names = isV2
+      ? { limit: 'memory.max', usage: 'memory.current', cache: 'file' }
+      : { limit: 'memory.limit_in_bytes', usage: 'memory.usage_in_bytes', cache: 'total_cache' };
+    const parts = path.split('/').filter((part) => part !== '' && part !== '..');
+    for (let depth = parts.length; depth >= 0; --depth) {
+      const directory = [root, ...parts.slice(0, depth)].join('/');
+      const limit = Number((read(`${directory}/${names.limit}`) ?? 'none').trim());
+      if (!(limit > 0 && limit < UNLIMITED)) continue;
+      const usage = Number((read(`${directory}/${names.usage}`) ?? '0').trim());
+      const cache = new RegExp(`^${names.cache} (\\d+)$`, 'm').exec(read(`${directory}/memory.stat`) ?? '')?.[1];
+      groups.push({ limit, usage: Number.isFinite(usage) ? usage : 0, cache: Number(cache ?? 0) });
+    }
+  }
+  return groups;
+}
+
+function kilobytes(text: string | null, field: string): number | null {
+  const found = new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(text ?? '')?.[1];
+  return found === undefined ? null : Number(found) * 1024;
+}

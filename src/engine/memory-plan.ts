@@ -1,0 +1,238 @@
+/**
+ * Where does the memory go? One number, the budget, covers dense weights, KV cache, expert slots, scratch, and Node.js
+ * with its heaps; this decides all parts before anything is allocated, or says what the least budget would be.
+ */
+import { formatBytes } from '../bytes.js';
+import { MoestroError } from '../errors.js';
+import { levelLadder } from '../experts/precision.js';
+import type { Architecture, Manifest } from '../model/manifest.js';
+import type { KvType, Level } from '../native/binding.js';
+import type { EngineConfig, MemoryPlan } from './types.js';
+
+const MIB = 1 << 20;
+/** Positions of one KV block: a multiple of 16; longer ones waste more at the end of each sequence. */
+export const KV_BLOCK_TOKENS = 32;
+/** A context below this does not hold a chat; nothing smaller is chosen unless it is asked for. */
+const CONTEXT_MIN = 512;
+/** A prefill step of fewer tokens reads most of a layer's experts for little work. */
+const CHUNK_MIN = 32;
+/** Share of what dense weights and runtime leave that scratch may take before the chunk is halved. */
+const SCRATCH_SHARE = 1 / 8;
+/** The same for KV: slots speed every token up, a longer context only long chats. */
+const KV_SHARE = 0.15;
+/** Rows of logits computed at once: one pass over the head serves them all. */
+const LOGIT_ROWS_MAX = 8;
+
+/**
+ * What Node.js takes beyond its RSS at start: three semi-spaces of the main thread (16 MiB each at most), request and
+ * response objects, the tokenizer's caches, and the code that V8 compiles on the first requests.
+ */
+export const RUNTIME_RESERVE_BYTES = 64 * MIB;
+
+/** The plan and what the native engine needs to know to keep it. */
+export interface EngineMemory {
+  readonly plan: MemoryPlan;
+  readonly level: Level;
+  readonly bitSlots: number;
+  readonly scaleSlots: number;
+  readonly maxLogitRows: number;
+}
+
+/**
+ * @param runtimeBytes RSS of the process now, with everything loaded but the model, plus a reserve.
+ * @param budgetBytes the configured budget, or what the machine affords.
+ * @throws {MoestroError} BUDGET_BELOW_FLOOR with the floor and what each part of it takes; INVALID_CONFIG for a level
+ * the model does not have or a context beyond the model's.
+ */
+export function planMemory(
+  manifest: Manifest,
+  config: EngineConfig,
+  runtimeBytes: number,
+  budgetBytes: number,
+): EngineMemory {
+  const { architecture, geometry } = manifest;
+  const level = chooseLevel(manifest, config.level);
+  const dense = denseBytes(manifest);
+  const expertCount = architecture.expertCount * architecture.layerKinds.filter((kind) => kind === 'moe').length;
+  const expertBytes = level * geometry.bitBytes + geometry.scaleBytes;
+  const expertsMin = Math.min(expertCount, 2 * architecture.topK);
+  const maxLogitRows = Math.min(config.maxSequences, LOGIT_ROWS_MAX);
+  const wanted = contextWanted(architecture, config);
+  const perBlock = kvBlockBytes(architecture, config.kvType);
+  const chunkMin = Math.min(CHUNK_MIN, config.chunkTokens);
+  const scratchFor = (chunk: number, context: number) =>
+    scratchBytes(architecture, chunk, maxLogitRows, context, config.threads);
+
+  const blocksMin = Math.ceil(wanted.least / KV_BLOCK_TOKENS);
+  const floorParts = {
+    dense,
+    runtime: runtimeBytes,
+    scratch: scratchFor(chunkMin, wanted.least),
+    kv: blocksMin * perBlock,
+    experts: expertsMin * expertBytes,
+  };
+  const floor = Object.values(floorParts).reduce((sum, bytes) => sum + bytes, 0);
+  if (budgetBytes < floor) throw belowFloor(manifest.name, budgetBytes, floor, floorParts, level, expertsMin);
+
+  // Every part beyond its least is taken from what the floor leaves, so that none can push another below its own.
+  const above = budgetBytes - floor;
+  const free = budgetBytes - dense - runtimeBytes;
+  let chunkTokens = config.chunkTokens;
+  const scratchGrowth = (chunk: number) => scratchFor(chunk, wanted.least) - floorParts.scratch;
+  while (
+    chunkTokens > chunkMin &&
+    (scratchFor(chunkTokens, wanted.least) > free * SCRATCH_SHARE || scratchGrowth(chunkTokens) > above)
+  ) {
+    chunkTokens = Math.max(chunkMin, chunkTokens >> 1);
+  }
+  const afterChunk = above - scratchGrowth(chunkTokens);
+
+  // A position costs its share of a block, and where it lengthens the context also rotary entries and scores.
+  const perPosition = scratchFor(chunkTokens, wanted.least + 16) - scratchFor(chunkTokens, wanted.least);
+  const blockCost = perBlock + Math.ceil((perPosition / 16) * KV_BLOCK_TOKENS);
+  const blocksMost = Math.ceil(wanted.most / KV_BLOCK_TOKENS) * config.maxSequences;
+  const spare = afterChunk - (expertCount - expertsMin) * expertBytes;
+  const kvBytes = Math.min(afterChunk, Math.max(free * KV_SHARE - floorParts.kv, spare));
+  const kvBlocks = Math.max(blocksMin, Math.min(blocksMost, blocksMin + Math.floor(Math.max(0, kvBytes) / blockCost)));
+  const contextLength = Math.max(wanted.least, Math.min(wanted.most, kvBlocks * KV_BLOCK_TOKENS));
+
+  const kv = kvBlocks * perBlock;
+  const scratch = scratchFor(chunkTokens, contextLength);
+  const slotBytes = budgetBytes - dense - runtimeBytes - kv - scratch;
+  const cap = Math.min(expertCount, config.maxResidentExperts ?? expertCount);
+  const slots = chooseSlots(manifest, config, level, slotBytes, cap);
+  const experts = slots.bitSlots * geometry.bitBytes + slots.scaleSlots * geometry.scaleBytes;
+  return {
+    plan: {
+      total: budgetBytes,
+      dense,
+      kv,
+      experts,
+      scratch,
+      runtime: runtimeBytes,
+      unused: slotBytes - experts,
+      contextLength,
+      kvBlocks,
+      chunkTokens,
+      residentExperts: Math.min(slots.scaleSlots, Math.floor(slots.bitSlots / level)),
+      expertCount,
+    },
+    level,
+    ...slots,
+    maxLogitRows,
+  };
+}
+
+/** Bytes of one KV block over all layers: keys and values, and a scale each per head and position for int8. */
+export function kvBlockBytes(architecture: Architecture, type: KvType): number {
+  const perHead = type === 'f16' ? 2 * architecture.headDim : architecture.headDim + 4;
+  return architecture.layerCount * 2 * architecture.kvHeadCount * perHead * KV_BLOCK_TOKENS;
+}
+
+/**
+ * Scratch of the native model (native/layers/model.cc lays it out so), and the logits that come back.
+ *
+ * @param chunkTokens tokens of one step at most.
+ */
+export function scratchBytes(
+  architecture: Architecture,
+  chunkTokens: number,
+  maxLogitRows: number,
+  contextLength: number,
+  threads: number,
+): number {
+  const { hiddenSize, headCount, kvHeadCount, headDim, expertCount, topK, expertSize, vocabSize } = architecture;
+  const qWidth = headCount * headDim;
+  const kvWidth = kvHeadCount * headDim;
+  const ffn = Math.max(architecture.sharedExpertSize, architecture.denseFfnSize, 32);
+  // int8 copies with a float scale and an int32 sum per 32 values.
+  const q8 = (cols: number) => cols + cols / 4;
+  const perToken =
+    4 * (3 * hiddenSize + 2 * qWidth + 2 * kvWidth + expertCount + 2 * ffn + topK * hiddenSize + 2 * expertSize) +
+    q8(Math.max(hiddenSize, qWidth)) +
+    q8(ffn) +
+    q8(expertSize) +
+    // ids, weights, levels, assignments and block tables of the step
+    topK * 16 +
+    64;
+  const rope = contextLength * headDim * 4;
+  const scores = threads * (headCount / kvHeadCount) * Math.ceil(contextLength / 16) * 16 * 4;
+  return chunkTokens * perToken + rope + scores + (maxLogitRows + 1) * vocabSize * 4 + 64 * 32;
+}
+
+/** Dense tensors as native memory holds them: each starts on a cache line. */
+function denseBytes(manifest: Manifest): number {
+  let bytes = 0;
+  for (const tensor of Object.values(manifest.dense.tensors)) bytes += Math.ceil(tensor.bytes / 64) * 64;
+  return bytes;
+}
+
+function chooseLevel(manifest: Manifest, wanted: Level | null): Level {
+  const level = wanted ?? manifest.defaultLevel;
+  if (manifest.levels.includes(level)) return level as Level;
+  throw new MoestroError(
+    'INVALID_CONFIG',
+    `Cannot run "${manifest.name}" at level ${level}: it has levels ${manifest.levels.join(', ')}`,
+    { level, levels: manifest.levels },
+  );
+}
+
+/** Positions of one sequence: the fewest that will do and the most that are of use. */
+function contextWanted(architecture: Architecture, config: EngineConfig): { least: number; most: number } {
+  const own = architecture.contextLength;
+  const asked = config.contextLength;
+  if (asked === null) return { least: Math.min(CONTEXT_MIN, own), most: own };
+  if (asked > own) {
+    throw new MoestroError(
+      'INVALID_CONFIG',
+      `Cannot use a context of ${asked} positions: the model was made for ${own}`,
+      { asked, model: own },
+    );
+  }
+  return { least: asked, most: asked };
+}
+
+/**
+ * Slots of the arena within `bytes`. At one fixed level an expert takes `level` bit slots and one scale slot. In mode
+ * `routed` many experts hold fewer bits, so there are more scale slots: as many as experts halfway between the full
+ * level and the next would need.
+ */
+function chooseSlots(
+  manifest: Manifest,
+  config: EngineConfig,
+  level: number,
+  bytes: number,
+  cap: number,
+): { bitSlots: number; scaleSlots: number } {
+  const { bitBytes, scaleBytes } = manifest.geometry;
+  const ladder = levelLadder(manifest.levels, level);
+  const bits = config.mode === 'routed' ? (ladder[0] + ladder[1]) / 2 : level;
+  const all = manifest.architecture.expertCount * manifest.architecture.layerKinds.filter((k) => k === 'moe').length;
+  const scaleSlots = Math.min(
+    Math.floor(bytes / (bits * bitBytes + scaleBytes)),
+    all,
+    Math.floor((cap * level) / bits),
+  );
+  const bitSlots = Math.min(Math.floor((bytes - scaleSlots * scaleBytes) / bitBytes), cap * level);
+  // At one level the last bits that are no whole expert would never be used.
+  return config.mode === 'routed' ? { bitSlots, scaleSlots } : { bitSlots: scaleSlots * level, scaleSlots };
+}
+
+function belowFloor(
+  name: string,
+  budget: number,
+  floor: number,
+  parts: Readonly<Record<'dense' | 'runtime' | 'scratch' | 'kv' | 'experts', number>>,
+  level: number,
+  expertsMin: number,
+): MoestroError {
+  const list =
+    `dense weights ${formatBytes(parts.dense)}, Node.js ${formatBytes(parts.runtime)}, ` +
+    `scratch ${formatBytes(parts.scratch)}, KV cache ${formatBytes(parts.kv)}, ` +
+    `${expertsMin} experts at ${level} bits ${formatBytes(parts.experts)}`;
+  return new MoestroError(
+    'BUDGET_BELOW_FLOOR',
+    `Cannot run "${name}" in ${formatBytes(budget)}: needed at least ${formatBytes(floor)} (${list})`,
+    { budgetBytes: budget, floorBytes: floor, ...parts },
+  );
+}

@@ -1,0 +1,117 @@
+/** From a configuration to an engine that is ready: open, plan the memory, load the dense weights. */
+import { levelLadder } from '../experts/precision.js';
+import { loadRoutingTrace } from '../experts/trace.js';
+import { type MoeModel, openMoe } from '../model/read-moe.js';
+import { loadAddon, type NativeEngine, type NativeEngineOptions } from '../native/binding.js';
+import { Engine, type EngineSink } from './engine.js';
+import type { ForwardModel } from './forward.js';
+import { defaultBudget, readMachine, readRss } from './machine.js';
+import { type EngineMemory, KV_BLOCK_TOKENS, planMemory, RUNTIME_RESERVE_BYTES } from './memory-plan.js';
+import type { EngineConfig, EngineInfo } from './types.js';
+
+export interface OpenedEngine {
+  readonly engine: Engine;
+  readonly native: NativeEngine;
+  readonly info: EngineInfo;
+}
+
+/**
+ * @param sink where the engine's events go.
+ * @param createNative makes the native half: the addon's, or a scripted one in tests.
+ * @throws {MoestroError} as `startEngine` says.
+ */
+export async function openEngine(
+  config: EngineConfig,
+  sink: EngineSink,
+  createNative: (options: NativeEngineOptions) => NativeEngine = (options) => loadAddon().createEngine(options),
+): Promise<OpenedEngine> {
+  const model = await openMoe(config.modelPath);
+  const { manifest } = model;
+  const machine = readMachine();
+  const budget = config.budgetBytes ?? defaultBudget(machine.availableBytes);
+  const memory = planMemory(manifest, config, machine.rssBytes + RUNTIME_RESERVE_BYTES, budget);
+  const forwardModel = describeModel(model, config, memory);
+  const native = createNative(nativeOptions(model, config, memory));
+  for (const [name, tensor] of Object.entries(manifest.dense.tensors)) {
+    native.loadDense(model.densePath, { name, ...tensor });
+  }
+  native.ready();
+  const engine = new Engine({
+    native,
+    model: forwardModel,
+    levels: manifest.levels,
+    memory,
+    mode: config.mode,
+    maxSequences: config.maxSequences,
+    maxQueued: config.maxQueued,
+    sink,
+    now: () => performance.now(),
+    drawSeed: () => Math.floor(Math.random() * 2 ** 53),
+    rss: readRss,
+  });
+  const io = native.ioStats();
+  return {
+    engine,
+    native,
+    info: {
+      modelName: manifest.name,
+      family: manifest.architecture.family,
+      level: memory.level,
+      mode: config.mode,
+      isa: native.isa,
+      threads: native.threads,
+      ioBackend: io.backend,
+      ioDirect: io.direct,
+      contextLength: memory.plan.contextLength,
+      vocabSize: manifest.architecture.vocabSize,
+      memory: memory.plan,
+    },
+  };
+}
+
+function describeModel(model: MoeModel, config: EngineConfig, memory: EngineMemory): ForwardModel {
+  const { manifest } = model;
+  const { architecture } = manifest;
+  const moeLayers: number[] = [];
+  for (const [layer, index] of model.moeLayerIndex.entries()) if (index >= 0) moeLayers.push(layer);
+  const geometry = { layers: moeLayers.length, experts: architecture.expertCount, topK: architecture.topK };
+  return {
+    name: manifest.name,
+    architecture,
+    geometry: manifest.geometry,
+    moeLayers,
+    expertOffset: model.expertOffset,
+    planeCrc: model.planeCrc,
+    fullLevel: memory.level,
+    ladder: levelLadder(manifest.levels, memory.level),
+    trace: config.routingTrace === null ? null : loadRoutingTrace(config.routingTrace, geometry),
+  };
+}
+
+function nativeOptions(model: MoeModel, config: EngineConfig, memory: EngineMemory): NativeEngineOptions {
+  const { manifest } = model;
+  const { plan } = memory;
+  return {
+    architecture: manifest.architecture,
+    tables: manifest.tables,
+    threads: config.threads,
+    ...(config.isa === null ? {} : { isa: config.isa }),
+    maxBatchTokens: plan.chunkTokens,
+    maxLogitRows: memory.maxLogitRows,
+    contextLength: plan.contextLength,
+    kv: { type: config.kvType, blockTokens: KV_BLOCK_TOKENS, blocks: plan.kvBlocks },
+    arena: {
+      bitSlots: memory.bitSlots,
+      bitSlotBytes: manifest.geometry.bitBytes,
+      scaleSlots: memory.scaleSlots,
+      scaleSlotBytes: manifest.geometry.scaleBytes,
+    },
+    io: {
+      path: model.expertsPath,
+      backend: config.io.backend,
+      queueDepth: config.io.queueDepth,
+      direct: config.io.direct,
+      ...(config.faultRanges === undefined ? {} : { faultRanges: config.faultRanges.flat() }),
+    },
+  };
+}

@@ -1,0 +1,104 @@
+/** One request's tokens and where it stands: waiting, running, done. Owned by engine.ts. */
+import type { MoestroError } from '../errors.js';
+import type { BlockTable } from './kv-blocks.js';
+import type { Sampler } from './sampler.js';
+import type { Runnable } from './scheduler.js';
+import type { Usage } from './types.js';
+
+/** Token events a client may leave unread before its sequence waits: a slow reader takes no more than that of memory. */
+export const UNREAD_TOKENS_MAX = 256;
+
+export interface SequenceOptions {
+  readonly id: number;
+  readonly promptIds: readonly number[];
+  readonly table: BlockTable;
+  readonly isExact: boolean;
+  /** Tokens to generate at most. */
+  readonly maxTokens: number;
+  readonly stopTokenIds: ReadonlySet<number>;
+  /** Null for a sequence that only evaluates its prompt. */
+  readonly sampler: Sampler | null;
+  /** Float32Array [promptIds.length, vocabSize] that an evaluation fills, else null. */
+  readonly evaluation: Float32Array | null;
+  readonly submittedMs: number;
+}
+
+export class Sequence implements Runnable {
+  readonly id: number;
+  /** Prompt and answer; the newest has no KV entry yet. */
+  readonly tokens: number[];
+  readonly promptLength: number;
+  readonly table: BlockTable;
+  readonly isExact: boolean;
+  readonly maxTokens: number;
+  readonly stopTokenIds: ReadonlySet<number>;
+  readonly sampler: Sampler | null;
+  readonly evaluation: Float32Array | null;
+  /** Tokens whose keys and values are in the KV cache. */
+  computed = 0;
+  lastStep = -1;
+  /** Token events sent and not yet acknowledged. */
+  unread = 0;
+  failure: MoestroError | null = null;
+
+  bits = 0;
+  pairs = 0;
+  mass = 0;
+  massBelow = 0;
+  bytesRead = 0;
+  stallMs = 0;
+  readonly #submittedMs: number;
+  #admittedMs: number | null = null;
+  #firstTokenMs: number | null = null;
+
+  constructor(options: SequenceOptions) {
+    this.id = options.id;
+    this.tokens = [...options.promptIds];
+    this.promptLength = options.promptIds.length;
+    this.table = options.table;
+    this.isExact = options.isExact;
+    this.maxTokens = options.maxTokens;
+    this.stopTokenIds = options.stopTokenIds;
+    this.sampler = options.sampler;
+    this.evaluation = options.evaluation;
+    this.#submittedMs = options.submittedMs;
+  }
+
+  get pending(): number {
+    return this.unread >= UNREAD_TOKENS_MAX ? 0 : this.tokens.length - this.computed;
+  }
+
+  get generated(): number {
+    return this.tokens.length - this.promptLength;
+  }
+
+  /** One token at a time, of its own making. */
+  get isDecoding(): boolean {
+    return this.generated > 0 && this.tokens.length - this.computed === 1;
+  }
+
+  admitted(nowMs: number): void {
+    this.#admittedMs ??= nowMs;
+  }
+
+  sampled(nowMs: number): void {
+    this.#firstTokenMs ??= nowMs;
+  }
+
+  usage(nowMs: number): Usage {
+    const admitted = this.#admittedMs ?? nowMs;
+    const first = this.#firstTokenMs ?? nowMs;
+    return {
+      promptTokens: this.promptLength,
+      completionTokens: this.generated,
+      cachedTokens: 0,
+      meanBits: this.pairs > 0 ? this.bits / this.pairs : 0,
+      shareBelowFullLevel: this.mass > 0 ? this.massBelow / this.mass : 0,
+      bytesRead: Math.round(this.bytesRead),
+      stallMs: this.stallMs,
+      queueMs: admitted - this.#submittedMs,
+      prefillMs: first - admitted,
+      decodeMs: nowMs - first,
+    };
+  }
+}

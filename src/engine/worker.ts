@@ -1,0 +1,24 @@
+/** The engine thread: opens the model named in workerData, says so, and serves until it is told to close. */
+import assert from 'node:assert/strict';
+import { parentPort, workerData } from 'node:worker_threads';
+import { errorToWire } from './messages.js';
+import { openEngine } from './open-engine.js';
+import type { EngineLine } from './serve-engine.js';
+import { StepOutput, serveEngine } from './serve-engine.js';
+import type { EngineConfig } from './types.js';
+
+assert(parentPort !== null, 'src/engine/worker.ts runs as a worker thread only');
+const port = parentPort;
+const line: EngineLine = {
+  postMessage: (message, transfer) => port.postMessage(message, transfer === undefined ? [] : [...transfer]),
+  on: (event, listener) => port.on(event, listener),
+  off: (event, listener) => port.off(event, listener),
+};
+try {
+  const output = new StepOutput(line);
+  const { engine, native, info } = await openEngine(workerData as EngineConfig, output);
+  line.postMessage({ kind: 'ready', info });
+  await serveEngine(line, engine, native, output);
+} catch (error) {
+  line.postMessage({ kind: 'broken', error: errorToWire(error) });
+}

@@ -1,0 +1,197 @@
+/** An engine over the fake native half: the toy model's shape, its memory, and what its answers were. */
+import { Engine, type EngineSink } from '../../src/engine/engine.js';
+import type { ForwardModel } from '../../src/engine/forward.js';
+import { KV_BLOCK_TOKENS } from '../../src/engine/memory-plan.js';
+import { type EngineEvent, type GenerateRequest, GREEDY, type Mode } from '../../src/engine/types.js';
+import type { MoestroError } from '../../src/errors.js';
+import type { PlanSettings } from '../../src/experts/plan.js';
+import { levelLadder } from '../../src/experts/precision.js';
+import { type Architecture, DEFAULT_TABLES } from '../../src/model/manifest.js';
+import { planeGeometry } from '../../src/model/plane-geometry.js';
+import { FakeNativeEngine } from './fake-native-engine.js';
+
+export const TOY_ARCHITECTURE: Architecture = {
+  family: 'qwen3_moe',
+  hiddenSize: 64,
+  layerCount: 4,
+  headCount: 2,
+  kvHeadCount: 1,
+  headDim: 32,
+  vocabSize: 97,
+  contextLength: 256,
+  ropeTheta: 10_000,
+  rmsNormEps: 1e-6,
+  qkNorm: 'head',
+  attentionBias: false,
+  tiedEmbeddings: true,
+  expertCount: 12,
+  topK: 3,
+  expertSize: 32,
+  normTopK: true,
+  sharedExpertSize: 0,
+  sharedExpertGate: false,
+  denseFfnSize: 64,
+  layerKinds: ['dense', 'moe', 'moe', 'moe'],
+  slidingWindow: null,
+};
+
+export interface FakeEngineOptions {
+  /** Whole experts that the slots hold; all when absent. */
+  readonly experts?: number;
+  readonly extraBitSlots?: number;
+  readonly chunkTokens?: number;
+  readonly kvBlocks?: number;
+  readonly contextLength?: number;
+  readonly maxSequences?: number;
+  readonly maxQueued?: number;
+  readonly maxLogitRows?: number;
+  readonly mode?: Mode;
+  readonly level?: 2 | 3 | 4 | 8;
+  readonly seed?: number;
+  readonly faultRanges?: readonly number[];
+  readonly settings?: PlanSettings;
+  readonly now?: () => number;
+}
+
+export interface Outcome {
+  readonly events: EngineEvent[];
+  readonly tokens: number[];
+  error: MoestroError | null;
+  logits: Float32Array | null;
+}
+
+export const TOY_GEOMETRY = planeGeometry(TOY_ARCHITECTURE.hiddenSize, TOY_ARCHITECTURE.expertSize, 8);
+export const TOY_LEVELS = [2, 3, 4, 8];
+export const TOY_MOE_LAYERS = [1, 2, 3];
+
+export const toyCrc = (layer: number, expert: number, plane: number): number =>
+  Math.imul(layer * 1000 + expert * 10 + plane + 1, 0x9e3779b1) >>> 0;
+
+/** Offset of an expert's record; `layer` is the model's. */
+export const toyOffset = (layer: number, expert: number): number =>
+  (TOY_MOE_LAYERS.indexOf(layer) * TOY_ARCHITECTURE.expertCount + expert) * TOY_GEOMETRY.recordBytes;
+
+export function fakeEngine(options: FakeEngineOptions = {}, sink?: EngineSink) {
+  const architecture = TOY_ARCHITECTURE;
+  const level = options.level ?? 4;
+  const total = architecture.expertCount * TOY_MOE_LAYERS.length;
+  const experts = options.experts ?? total;
+  const contextLength = options.contextLength ?? 128;
+  const chunkTokens = options.chunkTokens ?? 16;
+  const kvBlocks = options.kvBlocks ?? 16;
+  const maxLogitRows = options.maxLogitRows ?? 2;
+  const bitSlots = experts * level + (options.extraBitSlots ?? 0);
+  const native = new FakeNativeEngine(
+    {
+      architecture,
+      tables: DEFAULT_TABLES,
+      threads: 1,
+      maxBatchTokens: chunkTokens,
+      maxLogitRows,
+      contextLength,
+      kv: { type: 'f16', blockTokens: KV_BLOCK_TOKENS, blocks: kvBlocks },
+      arena: {
+        bitSlots,
+        bitSlotBytes: TOY_GEOMETRY.bitBytes,
+        scaleSlots: experts,
+        scaleSlotBytes: TOY_GEOMETRY.scaleBytes,
+      },
+      io: {
+        path: 'toy',
+        backend: 'pread',
+        queueDepth: 4,
+        direct: true,
+        ...(options.faultRanges === undefined ? {} : { faultRanges: options.faultRanges }),
+      },
+    },
+    {
+      seed: options.seed ?? 1,
+      recordBytes: TOY_GEOMETRY.recordBytes,
+      moeLayers: TOY_MOE_LAYERS,
+      planeCrc: toyCrc,
+      planeBits: TOY_GEOMETRY.planes.map((plane) => plane.bits),
+    },
+  );
+  const model: ForwardModel = {
+    name: 'toy',
+    architecture,
+    geometry: TOY_GEOMETRY,
+    moeLayers: TOY_MOE_LAYERS,
+    expertOffset: toyOffset,
+    planeCrc: toyCrc,
+    fullLevel: level,
+    ladder: levelLadder(TOY_LEVELS, level),
+    trace: null,
+  };
+  const outcomes = new Map<number, Outcome>();
+  const outcome = (id: number): Outcome => {
+    const found = outcomes.get(id) ?? { events: [], tokens: [], error: null, logits: null };
+    outcomes.set(id, found);
+    return found;
+  };
+  let clock = 0;
+  const engine = new Engine({
+    native,
+    model,
+    levels: TOY_LEVELS,
+    memory: {
+      plan: {
+        total: 1 << 30,
+        dense: 0,
+        kv: 0,
+        experts: 0,
+        scratch: 0,
+        runtime: 0,
+        unused: 0,
+        contextLength,
+        kvBlocks,
+        chunkTokens,
+        residentExperts: experts,
+        expertCount: total,
+      },
+      level,
+      bitSlots,
+      scaleSlots: experts,
+      maxLogitRows,
+    },
+    mode: options.mode ?? 'exact',
+    maxSequences: options.maxSequences ?? 4,
+    maxQueued: options.maxQueued ?? 8,
+    sink: sink ?? {
+      event: (id, event) => {
+        outcome(id).events.push(event);
+        if (event.kind === 'token') outcome(id).tokens.push(event.tokenId);
+      },
+      failed: (id, error) => {
+        outcome(id).error = error;
+      },
+      evaluated: (id, logits) => {
+        outcome(id).logits = logits;
+      },
+    },
+    now: options.now ?? (() => ++clock),
+    drawSeed: () => 5,
+    rss: () => ({ rssBytes: 1, peakRssBytes: 2 }),
+    ...(options.settings === undefined ? {} : { settings: options.settings }),
+  });
+  /** Steps until nothing runs, with every rule of residency checked after each. */
+  const runAll = (limit = 10_000): void => {
+    for (let step = 0; engine.hasWork; ++step) {
+      if (step > limit) throw new Error(`no end after ${limit} steps`);
+      engine.step();
+      engine.residency.checkInvariants();
+    }
+  };
+  return { engine, native, outcome, runAll };
+}
+
+/** A greedy request for `maxTokens` tokens after a prompt made from a number. */
+export function toyRequest(
+  prompt: number,
+  length: number,
+  maxTokens: number | null,
+  more: Partial<GenerateRequest> = {},
+) {
+  const promptIds = Array.from({ length }, (_, i) => (prompt * 31 + i * i * 7 + i) % TOY_ARCHITECTURE.vocabSize);
+  return { promptIds, maxTokens, stopTokenIds: [], sampling: GREEDY, ...more } satisfies GenerateRequest;
+}

@@ -1,0 +1,400 @@
+/**
+ * A deterministic toy in place of the addon's engine. It computes no model: a token's residual is a hash of its
+ * sequence's tokens, read back through the block tables, of the experts that served it and their levels; logits are a
+ * hash of that. So any slip of scheduler, block tables, plans or slots changes tokens, and beyond that every rule of
+ * binding.ts is checked on the way: slots in range and holding the planes that a group claims, no slot written while
+ * it is read or in use, tickets unique, each assignment served exactly once.
+ *
+ * Reads finish late and out of order, drawn from a seed; the seed is in every message.
+ */
+import { MoestroError } from '../../src/errors.js';
+import {
+  COMPLETION_STRIDE,
+  GROUP,
+  GROUP_STRIDE,
+  type IoStats,
+  type NativeEngine,
+  type NativeEngineOptions,
+  READ,
+  READ_STRIDE,
+} from '../../src/native/binding.js';
+
+export interface FakeOptions {
+  readonly seed: number;
+  /** Layout of the records in the pretended experts.bin. */
+  readonly recordBytes: number;
+  readonly moeLayers: readonly number[];
+  /** CRC-32C that each plane is expected to be checked with. */
+  readonly planeCrc: (layer: number, expert: number, plane: number) => number;
+  readonly planeBits: readonly number[];
+}
+
+interface Read {
+  readonly ticket: number;
+  readonly key: number;
+  readonly fromBit: number;
+  readonly scaleSlot: number;
+  readonly bitSlots: readonly number[];
+  readonly bytes: number;
+  /** Polls until it lands. */
+  delay: number;
+  readonly error: number;
+}
+
+const EIO = 5;
+const float = new Float32Array(1);
+const word = new Uint32Array(float.buffer);
+
+const mix = (a: number, b: number): number => {
+  let h = Math.imul(a ^ Math.imul(b | 0, 0x9e3779b1), 0x85ebca6b);
+  h = Math.imul(h ^ (h >>> 15), 0xc2b2ae35);
+  return (h ^ (h >>> 13)) >>> 0;
+};
+
+export class FakeNativeEngine implements NativeEngine {
+  readonly isa = 'scalar';
+  readonly threads: number;
+  /** Of every submitted read: ticket, fromBit, bits, checks. */
+  readonly submitted: { key: number; fromBit: number; bits: number; checks: number }[] = [];
+  batches = 0;
+  isClosed = false;
+  readonly #o: NativeEngineOptions;
+  readonly #f: FakeOptions;
+  /** Content of a slot: key * 16 + bit, or -1. */
+  readonly #bitSlots: Int32Array;
+  readonly #scaleSlots: Int32Array;
+  readonly #pendingBit: Int32Array;
+  readonly #pendingScale: Int32Array;
+  #reads: Read[] = [];
+  #landed: { ticket: number; error: number; bytes: number }[] = [];
+  readonly #errorOf = new Map<number, number>();
+  readonly #kv: Int32Array;
+  #tokens: Int32Array = new Int32Array(0);
+  #positions: Int32Array = new Int32Array(0);
+  #rows: Int32Array = new Int32Array(0);
+  #tables: Int32Array = new Int32Array(0);
+  #perSequence = 0;
+  #residual = new Uint32Array(0);
+  #outputs = new Map<number, number>();
+  #routed: Uint16Array = new Uint16Array(0);
+  #random: number;
+  #bytesRead = 0;
+  #completed = 0;
+  #failed = 0;
+  #collecting = false;
+
+  constructor(options: NativeEngineOptions, fake: FakeOptions) {
+    this.#o = options;
+    this.#f = fake;
+    this.threads = options.threads;
+    this.#random = fake.seed >>> 0;
+    this.#bitSlots = new Int32Array(options.arena.bitSlots).fill(-1);
+    this.#scaleSlots = new Int32Array(options.arena.scaleSlots).fill(-1);
+    this.#pendingBit = new Int32Array(options.arena.bitSlots).fill(-1);
+    this.#pendingScale = new Int32Array(options.arena.scaleSlots).fill(-1);
+    this.#kv = new Int32Array(options.kv.blocks * options.kv.blockTokens).fill(-1);
+  }
+
+  #check(condition: boolean, message: string): asserts condition {
+    if (!condition) throw new Error(`fake native engine (seed ${this.#f.seed}): ${message}`);
+  }
+
+  #draw(below: number): number {
+    this.#random = mix(this.#random, 0x51ed27);
+    return this.#random % below;
+  }
+
+  loadDense(): void {}
+  ready(): void {}
+
+  setBatch(
+    tokenIds: Int32Array,
+    positions: Int32Array,
+    sequences: Int32Array,
+    blockTables: Int32Array,
+    perSequence: number,
+  ): void {
+    const { architecture, kv, maxBatchTokens, contextLength } = this.#o;
+    const n = tokenIds.length;
+    this.#check(n >= 1 && n <= maxBatchTokens, `a batch of ${n} tokens`);
+    this.#check(positions.length === n && sequences.length === n, 'batch arrays of different lengths');
+    const used = new Map<number, number>();
+    for (let t = 0; t < n; ++t) {
+      const row = sequences[t]!;
+      const position = positions[t]!;
+      this.#check(tokenIds[t]! >= 0 && tokenIds[t]! < architecture.vocabSize, `token ${tokenIds[t]}`);
+      this.#check(position >= 0 && position < contextLength, `position ${position}`);
+      this.#check(row >= 0 && (row + 1) * perSequence <= blockTables.length, `row ${row}`);
+      if (t > 0 && sequences[t - 1] === row) this.#check(position === positions[t - 1]! + 1, 'positions not ascending');
+      const block = blockTables[row * perSequence + Math.floor(position / kv.blockTokens)]!;
+      this.#check(block >= 0 && block < kv.blocks, `block ${block}`);
+      this.#check((used.get(block) ?? row) === row, `block ${block} belongs to two sequences`);
+      used.set(block, row);
+    }
+    this.#tokens = tokenIds.slice();
+    this.#positions = positions.slice();
+    this.#rows = sequences.slice();
+    this.#tables = blockTables.slice();
+    this.#perSequence = perSequence;
+    ++this.batches;
+  }
+
+  embed(): void {
+    const { kv } = this.#o;
+    this.#residual = new Uint32Array(this.#tokens.length);
+    for (let t = 0; t < this.#tokens.length; ++t) {
+      const at = this.#kvAt(this.#rows[t]!, this.#positions[t]!);
+      this.#kv[at] = this.#tokens[t]!;
+    }
+    for (let t = 0; t < this.#tokens.length; ++t) {
+      let h = 7;
+      for (let p = 0; p <= this.#positions[t]!; ++p) {
+        const token = this.#kv[this.#kvAt(this.#rows[t]!, p)]!;
+        this.#check(token >= 0, `position ${p} was never computed`);
+        h = mix(h, token);
+      }
+      this.#residual[t] = h;
+    }
+    this.#check(kv.blockTokens > 0, 'no block size');
+  }
+
+  #kvAt(row: number, position: number): number {
+    const { blockTokens } = this.#o.kv;
+    const block = this.#tables[row * this.#perSequence + Math.floor(position / blockTokens)]!;
+    return block * blockTokens + (position % blockTokens);
+  }
+
+  attention(layer: number): void {
+    for (let t = 0; t < this.#residual.length; ++t) this.#residual[t] = mix(this.#residual[t]!, layer + 101);
+  }
+
+  route(layer: number, ids: Uint16Array, weights: Float32Array): void {
+    const { expertCount, topK } = this.#o.architecture;
+    const n = this.#tokens.length;
+    this.#check(ids.length === n * topK && weights.length === n * topK, 'routing arrays of a wrong length');
+    this.#check(this.#o.architecture.layerKinds[layer] === 'moe', `layer ${layer} has no experts`);
+    this.#outputs.clear();
+    for (let t = 0; t < n; ++t) {
+      const chosen = new Set<number>();
+      // Skewed, so that some experts are hot.
+      for (let draw = 0; chosen.size < topK; ++draw) {
+        const h = mix(this.#residual[t]!, layer * 7919 + draw);
+        chosen.add(Math.floor(((h % 1024) / 1024) ** 2 * expertCount));
+      }
+      let rank = 0;
+      for (const id of chosen) {
+        ids[t * topK + rank] = id;
+        weights[t * topK + rank] = (2 * (topK - rank)) / (topK * (topK + 1));
+        ++rank;
+      }
+    }
+    this.#routed = ids.slice();
+  }
+
+  submitReads(count: number, reads: Int32Array, offsets: Float64Array): void {
+    const { arena, io } = this.#o;
+    for (let i = 0; i < count; ++i) {
+      const r = reads.subarray(i * READ_STRIDE, (i + 1) * READ_STRIDE);
+      const ticket = r[READ.ticket]!;
+      this.#check(!this.#reads.some((read) => read.ticket === ticket), `ticket ${ticket} is in flight`);
+      this.#check(!this.#landed.some((done) => done.ticket === ticket), `ticket ${ticket} was not taken`);
+      const offset = offsets[i]!;
+      const key = Math.floor(offset / this.#f.recordBytes);
+      const within = offset - key * this.#f.recordBytes;
+      const scaleSlot = r[READ.scaleSlot]!;
+      const fromBit = within === 0 ? 0 : (within - arena.scaleSlotBytes) / arena.bitSlotBytes;
+      this.#check(scaleSlot >= 0 === (fromBit === 0), 'a scale slot is read with the base only');
+      const bits = r[READ.bitSlotCount]!;
+      const bitSlots = Array.from(r.subarray(READ.bitSlots, READ.bitSlots + bits));
+      if (scaleSlot >= 0) {
+        this.#check(scaleSlot < arena.scaleSlots && this.#pendingScale[scaleSlot] === -1, `scale slot ${scaleSlot}`);
+        this.#pendingScale[scaleSlot] = ticket;
+        this.#scaleSlots[scaleSlot] = -1;
+      }
+      for (const slot of bitSlots) {
+        this.#check(slot >= 0 && slot < arena.bitSlots && this.#pendingBit[slot] === -1, `bit slot ${slot}`);
+        this.#pendingBit[slot] = ticket;
+        this.#bitSlots[slot] = -1;
+      }
+      this.#checkChecksums(r, key, fromBit, bits);
+      const bytes = bits * arena.bitSlotBytes + (scaleSlot >= 0 ? arena.scaleSlotBytes : 0);
+      const faults = io.faultRanges ?? [];
+      let error = 0;
+      for (let f = 0; f < faults.length; f += 2) {
+        if (offset < faults[f + 1]! && offset + bytes > faults[f]!) error = EIO;
+      }
+      this.#reads.push({ ticket, key, fromBit, scaleSlot, bitSlots, bytes, delay: this.#draw(4), error });
+      this.submitted.push({ key, fromBit, bits, checks: r[READ.checkCount]! });
+    }
+  }
+
+  #checkChecksums(r: Int32Array, key: number, fromBit: number, bits: number): void {
+    const checks = r[READ.checkCount]!;
+    if (checks === 0) return;
+    const expertCount = this.#o.architecture.expertCount;
+    const layer = this.#f.moeLayers[Math.floor(key / expertCount)]!;
+    let bit = 0;
+    let at = 0;
+    for (const [plane, planeBits] of this.#f.planeBits.entries()) {
+      if (bit >= fromBit && bit < fromBit + bits) {
+        const segments = (r[READ.checkSegments]! >>> (8 * at)) & 0xff;
+        this.#check(segments === planeBits + (plane === 0 ? 1 : 0), `check ${at} covers ${segments} segments`);
+        const wanted = this.#f.planeCrc(layer, key % expertCount, plane) | 0;
+        this.#check(r[READ.checkCrcs + at] === wanted, `check ${at} has a wrong checksum`);
+        ++at;
+      }
+      bit += planeBits;
+    }
+    this.#check(at === checks, `${checks} checks, needed ${at}`);
+  }
+
+  sharedFfn(): void {}
+
+  /** Lets time pass: reads whose delay is over land, in a drawn order. */
+  #advance(): void {
+    const arrived = this.#reads.filter((read) => read.delay-- <= 0);
+    this.#reads = this.#reads.filter((read) => !arrived.includes(read));
+    while (arrived.length > 0) {
+      const [read] = arrived.splice(this.#draw(arrived.length), 1);
+      this.#land(read!);
+    }
+  }
+
+  #land(read: Read): void {
+    for (const [i, slot] of read.bitSlots.entries()) {
+      this.#pendingBit[slot] = -1;
+      this.#bitSlots[slot] = read.error === 0 ? read.key * 16 + read.fromBit + i : -1;
+    }
+    if (read.scaleSlot >= 0) {
+      this.#pendingScale[read.scaleSlot] = -1;
+      this.#scaleSlots[read.scaleSlot] = read.error === 0 ? read.key : -1;
+    }
+    this.#errorOf.set(read.ticket, read.error);
+    this.#landed.push({ ticket: read.ticket, error: read.error, bytes: read.error === 0 ? read.bytes : 0 });
+    if (read.error === 0) {
+      this.#bytesRead += read.bytes;
+      ++this.#completed;
+    } else {
+      ++this.#failed;
+    }
+  }
+
+  runExperts(layer: number, groupCount: number, groups: Int32Array, assignments: Int32Array): number {
+    const { topK, expertCount } = this.#o.architecture;
+    const moe = this.#f.moeLayers.indexOf(layer);
+    let waits = 0;
+    for (let g = 0; g < groupCount; ++g) {
+      const group = groups.subarray(g * GROUP_STRIDE, (g + 1) * GROUP_STRIDE);
+      const ticket = group[GROUP.ticket]!;
+      group[GROUP.waited] = 0;
+      group[GROUP.error] = 0;
+      if (ticket >= 0) {
+        while (this.#reads.some((read) => read.ticket === ticket)) {
+          group[GROUP.waited] = 1;
+          ++waits;
+          this.#advance();
+        }
+        this.#check(this.#errorOf.has(ticket), `ticket ${ticket} was never submitted`);
+        group[GROUP.error] = this.#errorOf.get(ticket)!;
+        if (group[GROUP.error] !== 0) continue;
+      }
+      const expert = group[GROUP.expert]!;
+      const level = group[GROUP.level]!;
+      const key = moe * expertCount + expert;
+      this.#check(this.#scaleSlots[group[GROUP.scaleSlot]!] === key, `scales of expert ${layer}/${expert}`);
+      for (let bit = 0; bit < level; ++bit) {
+        const slot = group[GROUP.bitSlots + bit]!;
+        this.#check(this.#bitSlots[slot] === key * 16 + bit, `bit ${bit} of expert ${layer}/${expert} in slot ${slot}`);
+      }
+      for (let i = 0; i < group[GROUP.count]!; ++i) {
+        const at = assignments[group[GROUP.first]! + i]!;
+        this.#check(!this.#outputs.has(at), `assignment ${at} served twice`);
+        const token = Math.floor(at / topK);
+        this.#outputs.set(at, mix(mix(this.#residual[token]!, expert), level));
+      }
+    }
+    return waits;
+  }
+
+  finishLayer(layer: number, weights: Float32Array): void {
+    const { topK, layerKinds } = this.#o.architecture;
+    for (let t = 0; t < this.#residual.length; ++t) {
+      let h = mix(this.#residual[t]!, layer);
+      for (let rank = 0; rank < topK && layerKinds[layer] === 'moe'; ++rank) {
+        const output = this.#outputs.get(t * topK + rank);
+        if (output === undefined) continue;
+        float[0] = weights[t * topK + rank]!;
+        h = mix(mix(h, output), word[0]!);
+      }
+      this.#residual[t] = h;
+    }
+  }
+
+  /** Assignments that no group served in the newest layer. */
+  get unserved(): number {
+    return this.#routed.length - this.#outputs.size;
+  }
+
+  logits(rows: Int32Array, out: Float32Array): void {
+    const { vocabSize } = this.#o.architecture;
+    this.#check(rows.length <= this.#o.maxLogitRows, `${rows.length} rows of logits`);
+    this.#check(out.length === rows.length * vocabSize, 'a wrong length of logits');
+    for (let i = 0; i < rows.length; ++i) {
+      const h = this.#residual[rows[i]!]!;
+      for (let id = 0; id < vocabSize; ++id) out[i * vocabSize + id] = (mix(h, id) % 4096) / 512;
+    }
+  }
+
+  takeCompletions(out: Int32Array): number {
+    this.#advance();
+    const taken = this.#landed.splice(0, Math.floor(out.length / COMPLETION_STRIDE));
+    for (const [i, done] of taken.entries()) {
+      out.set([done.ticket, done.error, done.bytes, 100], i * COMPLETION_STRIDE);
+    }
+    return taken.length;
+  }
+
+  waitCompletions(out: Int32Array): number {
+    while (this.#landed.length === 0 && this.#reads.length > 0) this.#advance();
+    return this.takeCompletions(out);
+  }
+
+  cancelRead(): boolean {
+    return false;
+  }
+
+  collectImportance(on: boolean): void {
+    this.#collecting = on;
+  }
+
+  importance(layer: number, expert: number) {
+    if (!this.#collecting)
+      throw new MoestroError('INVALID_ARGUMENT', 'Cannot give the importance: it is not collected');
+    return { tokens: layer * 100 + expert, gateUp: new Float32Array(2), down: new Float32Array(1) };
+  }
+
+  ioStats(): IoStats {
+    return {
+      backend: 'fake',
+      direct: true,
+      submitted: this.submitted.length,
+      completed: this.#completed,
+      failed: this.#failed,
+      cancelled: 0,
+      bytesRead: this.#bytesRead,
+      shortReads: 0,
+      waitMs: 0,
+      inFlight: this.#reads.length,
+      queued: 0,
+      inFlightMax: 0,
+    };
+  }
+
+  memory(): Readonly<Record<string, number>> {
+    return {};
+  }
+
+  close(): void {
+    this.isClosed = true;
+  }
+}
