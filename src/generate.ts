@@ -89,7 +89,7 @@ export class TextGenerator {
 
   /** Plain text to prompt ids; special tokens written in it count as such. Throws CONTEXT_LENGTH_EXCEEDED. */
   promptFromText(text: string): readonly number[] {
-    return this.#checked(this.#text.encode(text, { special: true, addBos: true }));
+    return this.#checked(this.#text.encode(text, { special: true }));
   }
 
   /** Ids as they are. Throws INVALID_REQUEST when one is outside of the vocabulary, CONTEXT_LENGTH_EXCEEDED. */
@@ -303,18 +303,18 @@ class AnswerWriter {
   }
 }
 
-/** What is known of an answer without the engine's word: its tokens. */
+/** What is known of an answer without the engine's word: its tokens. The rest is NaN, which JSON writes as null. */
 function usageUntil(promptTokens: number, completionTokens: number): Usage {
   return {
     promptTokens,
     completionTokens,
     cachedTokens: 0,
-    meanBits: 0,
-    shareBelowFullLevel: 0,
-    bytesRead: 0,
-    stallMs: 0,
-    queueMs: 0,
-    prefillMs: 0,
-    decodeMs: 0,
+    meanBits: Number.NaN,
+    shareBelowFullLevel: Number.NaN,
+    bytesRead: Number.NaN,
+    stallMs: Number.NaN,
+    queueMs: Number.NaN,
+    prefillMs: Number.NaN,
+    decodeMs: Number.NaN,
   };
 }

@@ -1,7 +1,7 @@
 /** The HTTP server: hooks that hold for every route, and the list of routes. */
 import { randomBytes } from 'node:crypto';
 import cors from '@fastify/cors';
-import Fastify, { type FastifyInstance } from 'fastify';
+import Fastify, { type FastifyInstance, LogController } from 'fastify';
 import { ERRORS, MoestroError } from '../errors.js';
 import { keyCheck } from './auth.js';
 import type { ServerDeps } from './deps.js';
@@ -23,7 +23,7 @@ export async function createServer(deps: ServerDeps): Promise<FastifyInstance> {
   const app = Fastify({
     logger: config.logLevel === 'silent' ? false : { level: config.logLevel, stream: process.stderr },
     // fastify's own two lines per request; ours come from the error handler.
-    disableRequestLogging: config.logLevel !== 'debug' && config.logLevel !== 'info',
+    logController: new LogController({ disableRequestLogging: !['debug', 'info'].includes(config.logLevel) }),
     bodyLimit: config.bodyLimitBytes,
     genReqId: (request) => {
       const given = request.headers['x-request-id'];
@@ -32,8 +32,6 @@ export async function createServer(deps: ServerDeps): Promise<FastifyInstance> {
         : `req_${randomBytes(12).toString('hex')}`;
     },
     routerOptions: { ignoreTrailingSlash: true },
-    // A closing server ends idle connections at once and lets answers under way finish.
-    forceCloseConnections: 'idle',
   });
 
   await app.register(cors, {
@@ -45,6 +43,7 @@ export async function createServer(deps: ServerDeps): Promise<FastifyInstance> {
     maxAge: 600,
   });
 
+  closeConnectionsWhenDone(app);
   const checkKey = keyCheck(config.apiKeys);
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id);
@@ -78,6 +77,26 @@ export async function createServer(deps: ServerDeps): Promise<FastifyInstance> {
     );
   }
   return app;
+}
+
+/**
+ * A closing server lets answers under way finish, then cuts every connection. Node.js alone would wait for those on
+ * which nothing was ever sent, which browsers and HTTP clients open ahead of need, until they time out after a minute.
+ */
+function closeConnectionsWhenDone(app: FastifyInstance): void {
+  let underWay = 0;
+  let isClosing = false;
+  app.addHook('onRequest', async (_request, reply) => {
+    underWay++;
+    reply.raw.once('close', () => {
+      underWay--;
+      if (isClosing && underWay === 0) app.server.closeAllConnections();
+    });
+  });
+  app.addHook('preClose', async () => {
+    isClosing = true;
+    if (underWay === 0) app.server.closeAllConnections();
+  });
 }
 
 /** The route as metrics name it: one name with and without /v1. */

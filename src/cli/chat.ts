@@ -1,0 +1,58 @@
+/** `moestro chat MODEL [PROMPT]`: one answer on standard output, or a conversation. */
+import { Command } from 'commander';
+import { engineConfig, type SamplingConfig, samplingConfig } from '../config.js';
+import type { Message, TextGenerator } from '../generate.js';
+import { openModel } from '../open-model.js';
+import { ENGINE_SETTINGS, SAMPLING_SETTINGS } from '../settings.js';
+import { converse } from './conversation.js';
+import { addSettings, givenSettings } from './options.js';
+import { streamAnswer } from './stream-answer.js';
+
+export function chatCommand(): Command {
+  const command = new Command('chat')
+    .description('Talks to a model. With PROMPT: prints the answer alone on standard output.')
+    .argument('<model>', 'a .moe directory')
+    .argument('[prompt]', 'what to answer; a conversation starts without it')
+    .option('--system <text>', 'instructions that stand before the conversation')
+    .option('--stop <text...>', 'texts that end the answer');
+  addSettings(command, [...ENGINE_SETTINGS, ...SAMPLING_SETTINGS]);
+  command.addHelpText(
+    'after',
+    '\nExamples:\n  moestro chat models/pocket.moe "What is the capital of France?"\n  moestro chat my-model.moe --budget 4GiB --temperature 0',
+  );
+  return command.action((model: string, prompt: string | undefined, options: ChatOptions) =>
+    chat(model, prompt, options),
+  );
+}
+
+type ChatOptions = Record<string, string> & { readonly system?: string; readonly stop?: readonly string[] };
+
+async function chat(modelPath: string, prompt: string | undefined, options: ChatOptions): Promise<void> {
+  const config = engineConfig(modelPath, givenSettings(options, ENGINE_SETTINGS));
+  const drawing = samplingConfig(givenSettings(options, SAMPLING_SETTINGS));
+  const { generator, close } = await openModel(config, drawing.sampling);
+  const system: Message[] = options.system === undefined ? [] : [{ role: 'system', content: options.system }];
+  const stop = options.stop ?? [];
+  try {
+    if (prompt === undefined) await converse(generator, system, drawing, stop);
+    else await answerOnce(generator, [...system, { role: 'user', content: prompt }], drawing, stop);
+  } finally {
+    await close();
+  }
+}
+
+/** Ctrl-C ends the answer, and the command with the status shells expect. */
+async function answerOnce(
+  generator: TextGenerator,
+  messages: readonly Message[],
+  drawing: SamplingConfig,
+  stop: readonly string[],
+): Promise<void> {
+  const controller = new AbortController();
+  const interrupt = () => controller.abort();
+  process.once('SIGINT', interrupt);
+  const answer = await streamAnswer(generator, messages, drawing, stop, controller.signal);
+  process.removeListener('SIGINT', interrupt);
+  process.stdout.write('\n');
+  if (answer.isInterrupted) process.exitCode = 130;
+}

@@ -1,0 +1,78 @@
+#!/usr/bin/env node
+/** `moestro COMMAND`: loads the file of the one command that was asked for, so that the others cost no memory. */
+import { Command, CommanderError } from 'commander';
+import { VERSION } from '../version.js';
+import { fail } from './fail.js';
+
+interface LazyCommand {
+  readonly name: string;
+  readonly summary: string;
+  readonly load: () => Promise<Command>;
+}
+
+const COMMANDS: readonly LazyCommand[] = [
+  {
+    name: 'serve',
+    summary: 'answer HTTP requests, OpenAI-compatible; the bundled model when none is named',
+    load: async () => (await import('./serve.js')).serveCommand(),
+  },
+  {
+    name: 'chat',
+    summary: 'talk to a model, or answer one prompt',
+    load: async () => (await import('./chat.js')).chatCommand(),
+  },
+  {
+    name: 'convert',
+    summary: 'make a .moe directory from a Hugging Face directory or a GGUF file',
+    load: async () => (await import('./convert.js')).convertCommand(),
+  },
+  {
+    name: 'inspect',
+    summary: 'show what is in a .moe directory and check its bytes',
+    load: async () => (await import('./inspect.js')).inspectCommand(),
+  },
+  {
+    name: 'eval',
+    summary: 'measure perplexity, accuracy and distance to a reference',
+    load: async () => (await import('./eval.js')).evalCommand(),
+  },
+  {
+    name: 'bench',
+    summary: 'measure tokens per second, reads and memory',
+    load: async () => (await import('./bench.js')).benchCommand(),
+  },
+];
+
+/** Exit status of a mistyped command line, as for every mistake of the caller. */
+const USAGE_EXIT = 2;
+
+async function main(argv: readonly string[]): Promise<number> {
+  const program = new Command('moestro')
+    .description('Serves Mixture-of-Experts models larger than the memory they may use.')
+    .version(VERSION)
+    .exitOverride()
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'moestro: ')) })
+    .showHelpAfterError('  hint: moestro --help, or moestro COMMAND --help')
+    .addHelpText('after', '\nEach command says more with --help, for instance: moestro serve --help');
+  // `moestro help NAME` needs the options of NAME too.
+  const wanted = argv[0] === 'help' ? argv[1] : argv[0];
+  for (const { name, summary, load } of COMMANDS) {
+    if (name === wanted) program.addCommand((await load()).copyInheritedSettings(program).summary(summary));
+    else program.command(name).summary(summary).description(summary);
+  }
+  try {
+    if (argv.length === 0) program.outputHelp();
+    else await program.parseAsync([...argv], { from: 'user' });
+    return 0;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : USAGE_EXIT;
+    return fail(error);
+  }
+}
+
+// A reader that has seen enough (`moestro chat ... | head`) is no error.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0);
+  throw error;
+});
+process.exitCode = await main(process.argv.slice(2)).catch(fail);

@@ -1,0 +1,26 @@
+/** A `.moe` directory to something that answers: text model, engine thread, and the generator over both. */
+
+import { startEngine } from './engine/client.js';
+import { type EngineConfig, GREEDY, type Sampling } from './engine/types.js';
+import { TextGenerator } from './generate.js';
+import { openMoe } from './model/read-moe.js';
+import { loadTextModel } from './text/text-model.js';
+
+export interface OpenModel {
+  readonly generator: TextGenerator;
+  /** Ends what is under way, stops the engine thread and frees its memory. */
+  close(): Promise<void>;
+}
+
+/** @throws {MoestroError} what is wrong with the model's files, or that the budget is below the model's floor. */
+export async function openModel(config: EngineConfig, defaults: Sampling = GREEDY): Promise<OpenModel> {
+  // The manifest is checked here too, before a thread is started for it.
+  const { manifest } = await openMoe(config.modelPath);
+  const text = await loadTextModel(config.modelPath, manifest.generation);
+  const engine = await startEngine(config);
+  const capacity = config.maxSequences + config.maxQueued;
+  return {
+    generator: new TextGenerator(engine, text, { capacity, defaults }),
+    close: () => engine.close(),
+  };
+}
