@@ -7,7 +7,7 @@ import { type BenchResult, runBench } from '../eval/bench.js';
 import { ENGINE_SETTINGS } from '../settings.js';
 import { wholeNumber } from './numbers.js';
 import { addSettings, givenSettings } from './options.js';
-import { progressLine } from './progress-line.js';
+import { statusLine } from './status-line.js';
 
 type BenchOptions = Record<string, string> & { readonly json?: boolean };
 
@@ -33,7 +33,7 @@ async function bench(modelPath: string, options: BenchOptions): Promise<void> {
   const repeats = count('--repeat', options.repeat, 1);
   const seed = count('--seed', options.seed, 0);
   const config = engineConfig(modelPath, givenSettings(options, ENGINE_SETTINGS));
-  const progress = progressLine();
+  const progress = statusLine();
   const client = await startEngine({ ...config, routingTrace: options.routingTrace ?? null });
   try {
     const { contextLength } = client.info;

@@ -10,7 +10,7 @@ import { type EvalResult, runEval } from '../eval/run-eval.js';
 import { ENGINE_SETTINGS } from '../settings.js';
 import { wholeNumber } from './numbers.js';
 import { addSettings, givenSettings } from './options.js';
-import { progressLine } from './progress-line.js';
+import { statusLine } from './status-line.js';
 
 /** `--context` is the length of a chunk here; how long a sequence the engine holds follows from it. */
 const SETTINGS = ENGINE_SETTINGS.filter(({ key }) => key !== 'context');
@@ -49,7 +49,7 @@ async function evaluate(modelPath: string, options: EvalOptions): Promise<void> 
   if ((against ?? saveReference) !== undefined && text === undefined && reference === undefined) {
     throw new MoestroError('INVALID_CONFIG', 'Cannot compare or save distributions: needed --text');
   }
-  const progress = progressLine();
+  const progress = statusLine();
   const context = wholeNumber('--context', options.context ?? '256', 4, 1 << 20);
   const limit = chunks === undefined ? null : wholeNumber('--chunks', chunks, 1, 1 << 30);
   const asked = questions === undefined ? null : readQuestions(questions);
