@@ -133,7 +133,8 @@ export function huggingFaceArchitecture(
       `Cannot read config.json: ${kinds?.denseLayers} is not a list of integers`,
     );
   }
-  const isMoe = (layer: number): boolean => (layer + 1) % step === 0 && !denseLayers.includes(layer);
+  const dense = new Set(denseLayers);
+  const isMoe = (layer: number): boolean => (layer + 1) % step === 0 && !dense.has(layer);
   return finish(family.family, fields, typeof layerCount === 'number' ? layerCount : 0, isMoe);
 }
 
@@ -213,9 +214,10 @@ function readField(rule: FieldRule, lookup: Lookup, fields: Readonly<Record<stri
     }
   }
   if (typeof rule.default !== 'string') return rule.default;
-  const [above, below] = rule.default.split('/');
-  const value = fields[above!];
-  return below === undefined ? value : (value as number) / (fields[below] as number);
+  const [above, below] = rule.default.split('/').map((name) => fields[name]);
+  if (!rule.default.includes('/')) return above;
+  // What is not a number yet is refused by its own name.
+  return typeof above === 'number' && typeof below === 'number' ? above / below : undefined;
 }
 
 function finish(

@@ -1,15 +1,21 @@
 /** Float32 values to the bytes of the formats that model files use. Written for tests: plain, not fast. */
 
+const float = new Float32Array(1);
+const floatBits = new Uint32Array(float.buffer);
+
 /** Nearest half with ties to even; values beyond the range become infinity. */
 export function toHalf(value: number): number {
-  const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
+  float[0] = value;
+  const bits = floatBits[0]!;
+  const sign = (bits >>> 16) & 0x8000;
   const size = Math.abs(value);
   if (Number.isNaN(size)) return 0x7e00;
   if (size >= 65520) return sign | 0x7c00;
-  // One unit in the last place: 2^(exponent - 10), and 2^-24 for subnormals.
-  const exponent = Math.max(-14, Math.floor(Math.log2(size || 2 ** -30)));
-  const units = roundHalfEven(size / 2 ** (exponent - 10));
-  return sign | (exponent === -14 ? units : ((exponent + 14) << 10) + units);
+  // Subnormal halves are multiples of 2^-24.
+  if (size < 2 ** -14) return sign | roundHalfEven(size * 2 ** 24);
+  // Drop 13 bits of the mantissa; a carry runs into the exponent, as it should. 112 is the difference of the biases.
+  const kept = bits & 0x7fffffff;
+  return sign | (((kept + 0xfff + ((kept >>> 13) & 1)) >>> 13) - (112 << 10));
 }
 
 export function fromHalf(half: number): number {
@@ -21,7 +27,8 @@ export function fromHalf(half: number): number {
 }
 
 export function toBfloat(value: number): number {
-  const bits = new Uint32Array(new Float32Array([value]).buffer)[0]!;
+  float[0] = value;
+  const bits = floatBits[0]!;
   return ((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16) & 0xffff;
 }
 

@@ -28,7 +28,7 @@ export function byteCharacters(): readonly string[] {
 }
 
 const MERGES =
-  'Ġ t|h e|i n|e r|a n|Ġ a|o n|r e|Ġt he|Ġ s|a t|o r|Ġ w|e s|i s|Ġ c|in g|Ġ o|e n|an d|Ġa nd|o u|Ġ f|0 0|l l|e d';
+  'Ġ t|h e|i n|e r|a n|Ġ a|o n|r e|Ġt he|Ġ s|a t|o r|Ġ w|e s|i s|Ġ c|in g|Ġ o|e n|an d|Ġ and|o u|Ġ f|0 0|l l|e d';
 
 export function byteLevelVocabulary(pre: string): TinyVocabulary {
   const merges = MERGES.split('|').map((pair) => pair.split(' ') as [string, string]);

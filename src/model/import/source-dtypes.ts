@@ -1,6 +1,7 @@
 /** Block sizes of the dtypes that safetensors and GGUF files hold, ours and those we only have to step over. */
 import { MoestroError } from '../../errors.js';
 import type { SourceDtype } from '../../native/binding.js';
+import type { SourceFile } from './source-file.js';
 
 export interface BlockSize {
   readonly weights: number;
@@ -42,7 +43,7 @@ export interface RawTensor {
   readonly dtype: string;
   /** Outermost dimension first, as in Hugging Face; a GGUF header has the reverse. */
   readonly shape: readonly number[];
-  readonly file: import('./source-file.js').SourceFile;
+  readonly file: SourceFile;
   readonly offset: number;
   readonly byteLength: number;
 }
