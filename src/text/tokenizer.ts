@@ -42,6 +42,11 @@ export class Tokenizer {
   private readonly preTokenizer: PreTokenizer;
   private readonly rawFinder: AddedTokenFinder;
   private readonly normalizedFinder: AddedTokenFinder;
+  /**
+   * For texts with a guard, which knows places in the text as it came: special tokens that are looked for in
+   * normalized text otherwise are looked for here too.
+   */
+  private readonly guardedFinder: AddedTokenFinder;
   private readonly merger: Merger;
   /** Ids of entries that a piece may be as a whole without merging; null when pieces are always merged. */
   private readonly wholes: ReadonlyMap<string, number> | null;
@@ -74,6 +79,9 @@ export class Tokenizer {
     this.vocabulary = new Vocabulary(ids, this.addedTokens, file.decoder);
     const rawTokens = this.addedTokens.filter((token) => !token.isNormalized);
     this.rawFinder = new AddedTokenFinder(rawTokens.map((token) => [token.content, token]));
+    this.guardedFinder = new AddedTokenFinder(
+      this.addedTokens.filter((token) => token.isSpecial || !token.isNormalized).map((token) => [token.content, token]),
+    );
     this.normalizedFinder = new AddedTokenFinder(
       this.addedTokens
         .filter((token) => token.isNormalized)
@@ -116,8 +124,9 @@ export class Tokenizer {
     const ids: number[] = [];
     const admitRaw: Admit = (token, start, end) =>
       !token.isSpecial || (special && (guard === undefined || guard(start, end)));
+    const finder = guard === undefined ? this.rawFinder : this.guardedFinder;
     let end = 0;
-    for (const match of this.rawFinder.find(wellFormed, admitRaw)) {
+    for (const match of finder.find(wellFormed, admitRaw)) {
       this.encodeSegment(wellFormed.slice(end, match.start), end === 0, special && guard === undefined, ids);
       ids.push(match.token.id);
       end = match.end;
@@ -156,7 +165,11 @@ export class Tokenizer {
     const whole = this.wholes?.get(this.preTokenizer.isByteLevel ? this.byteChars(piece) : piece);
     let count = 1;
     if (whole !== undefined) this.symbolScratch[0] = whole;
-    else count = this.merger.merge(this.symbolScratch, this.fillSymbols(piece));
+    else {
+      // Two statements: filling may replace the scratch array.
+      const symbols = this.fillSymbols(piece);
+      count = this.merger.merge(this.symbolScratch, symbols);
+    }
     for (let i = 0; i < count; ++i) ids.push(this.symbolScratch[i]!);
     if (piece.length <= CACHE_PIECE_LENGTH) {
       // Starting over is cheaper than keeping the order of use, and a text refills what it needs within a page.

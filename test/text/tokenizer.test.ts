@@ -1,4 +1,6 @@
 import { readFileSync } from 'node:fs';
+import { Tokenizer as PackageTokenizer } from '@huggingface/tokenizers';
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { decodeIds } from '../../src/text/detokenizer.js';
 import { Tokenizer } from '../../src/text/tokenizer.js';
@@ -36,5 +38,24 @@ describe.each(Object.keys(cases.results))('a tokenizer of the shape of %s', (nam
       return text === rows[i]![1] ? [] : [{ text, reference: rows[i]![1] }];
     });
     expect(wrong).toEqual([]);
+  });
+});
+
+// A second implementation beside the golden files, on texts that nobody chose.
+describe.each(['qwen', 'mixtral', 'mixtral-metaspace'])('encode() of %s', (name) => {
+  test('equals @huggingface/tokenizers on random text', () => {
+    const json = golden(`${name}.tokenizer.json`);
+    const tokenizer = new Tokenizer(json);
+    const other = new PackageTokenizer(json as object, {});
+    const text = fc.array(
+      fc.oneof(fc.string({ unit: 'binary' }), fc.constantFrom('  ', '\n', 'the ', '<s>', '<|im_end|>', "'s", '12')),
+    );
+    fc.assert(
+      fc.property(text, (parts) => {
+        const whole = parts.join('');
+        expect(tokenizer.encode(whole)).toEqual(other.encode(whole, { add_special_tokens: false }).ids);
+      }),
+      { numRuns: 100 },
+    );
   });
 });

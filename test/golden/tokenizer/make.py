@@ -30,7 +30,7 @@ TEXTS = [
     "\ufffd \ufffe \uffff \U0010ffff", "\ue000\uf8ff private", "▁ ▁▁ a▁b ▁x", "Ġ Ċ Ġhello âĢĻ", "<0x0A> <0x41>", "\"quotes\" “curly” ‘single’ «guillemets» — – … • ™ © €",
     "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", "<s>[INST] Hi [/INST] Hello</s>", "<|endoftext|>", "<|endoftext|><|endoftext|> x<|endoftext|>", "a<|im_end|", "<|im_<|im_end|>", "<<|im_end|>>", "<unk> </s><s>", "  <|im_end|>  x  <s>  y",
     "<think>\nhm\n</think>\n\nyes", "<|user|>\nhi\n<|assistant|>\n", "[PAD] and [PAD]s word[PAD] [PAD]", "left <|strip|>   right", "<mask> a<mask>b  <mask>  c", "before\n\n  <|strip|>\t\nafter",
-    "a" * 300, " " * 300, "\n" * 100, "ab" * 150, "aaab" * 80, "▁" * 60, "é" * 120, "漢" * 90, "😀" * 60, "   \n" * 40, "1" * 100, "-" * 200, "the " * 60, "123 zzz opposites 1234567", "x" + " " * 50 + "y", "\t" * 77, "aab" * 2500, "漢字" * 900,
+    "a" * 300, " " * 300, "\n" * 100, "ab" * 150, "aaab" * 80, "▁" * 60, "é" * 120, "漢" * 90, "😀" * 60, "   \n" * 40, "1" * 100, "-" * 200, "the " * 60, "123 zzz opposites 1234567", "x" + " " * 50 + "y", "\t" * 77, "aab" * 700, "漢字" * 400,
 ]
 
 
