@@ -1,75 +1,30 @@
-/** Progress of long work: a bar with rate and time left on a terminal, a plain line now and then elsewhere. */
-import cliProgress from 'cli-progress';
-
-/** Seconds between plain lines: a log of an hour's conversion stays readable. */
-const PLAIN_EVERY_MS = 10_000;
-
+/** One line on standard error that is written over; a line every ten seconds where that is no terminal. */
 export interface StatusLine {
-  /** @param done of `total` units, of which `skipped` were done before; `label` names the phase. */
-  update(label: string, done: number, total: number, skipped?: number): void;
-  /** Ends the line so that other output can follow. Safe to call twice. */
-  stop(): void;
+  readonly show: (line: string) => void;
+  /** Takes the line away. */
+  readonly clear: () => void;
 }
 
-/**
- * @param unit what is counted, e.g. "weights"; shown in millions.
- * @param now milliseconds of a steady clock.
- */
+/** How often a log file gets a line. */
+const LOG_MS = 10_000;
+
 export function statusLine(
-  stream: NodeJS.WriteStream,
-  unit: string,
+  stream: { readonly isTTY?: boolean; write(text: string): unknown } = process.stderr,
   now: () => number = () => performance.now(),
 ): StatusLine {
-  const started = now();
-  const facts = (done: number, total: number, skipped: number) => {
-    const seconds = (now() - started) / 1000;
-    const rate = seconds > 0 ? (done - skipped) / seconds : 0;
+  if (stream.isTTY === true) {
     return {
-      done: millions(done),
-      all: millions(total),
-      rate: millions(rate),
-      left: rate > 0 ? duration((total - done) / rate) : '-',
-    };
-  };
-  if (stream.isTTY) {
-    const bar = new cliProgress.SingleBar({
-      stream,
-      format: `{label} {bar} {percentage}% | {done} of {all} M ${unit} | {rate} M/s | {left} left`,
-      barCompleteChar: '=',
-      barIncompleteChar: ' ',
-      hideCursor: true,
-      barsize: 24,
-    });
-    let isStarted = false;
-    return {
-      update(label, done, total, skipped = 0) {
-        const payload = { label, ...facts(done, total, skipped) };
-        if (!isStarted) bar.start(total, done, payload);
-        else bar.update(done, payload);
-        isStarted = true;
-      },
-      stop: () => bar.stop(),
+      show: (line) => stream.write(`\r\x1b[K${line}`),
+      clear: () => stream.write('\r\x1b[K'),
     };
   }
-  let last = Number.NEGATIVE_INFINITY;
+  let shownAt = now();
   return {
-    update(label, done, total, skipped = 0) {
-      if (now() - last < PLAIN_EVERY_MS && done < total) return;
-      last = now();
-      const { done: part, all, rate, left } = facts(done, total, skipped);
-      const percent = total > 0 ? Math.floor((100 * done) / total) : 100;
-      stream.write(`${label}: ${percent} %, ${part} of ${all} M ${unit}, ${rate} M/s, ${left} left\n`);
+    show: (line) => {
+      if (now() - shownAt < LOG_MS) return;
+      shownAt = now();
+      stream.write(`${line}\n`);
     },
-    stop() {},
+    clear: () => {},
   };
-}
-
-const millions = (count: number): string => (count / 1e6).toFixed(count < 1e8 ? 1 : 0);
-
-/** "42 s", "12 min 5 s", "3 h 20 min". */
-export function duration(seconds: number): string {
-  const whole = Math.max(0, Math.round(seconds));
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
 }
