@@ -96,26 +96,15 @@ export function mapRecording(
   if (largest >= experts) {
     throw invalid(path, `it names expert ${largest}, and the model has experts 0 to ${experts - 1}`);
   }
-  // Everything is laid out at load, so that a step only copies.
+  // Everything is laid out at load, so that a step only copies. Weights only where they are known: a recording of thousands
+  // of tokens must not take the memory that it is there to measure.
   const ids = new Uint16Array(recording.tokens * recording.layers * topK);
-  const weights = new Float32Array(ids.length);
-  const profile = Float32Array.from({ length: topK }, (_, rank) => 1 / (rank + 3.2));
-  for (let token = 0; token < recording.tokens; ++token) {
-    for (let layer = 0; layer < recording.layers; ++layer) {
-      const at = (token * recording.layers + layer) * topK;
-      const chosen = chooseExperts(recording, token, layer, topK, experts);
-      const from = (token * recording.layers + layer) * recording.topK;
-      const isKnown = recording.weights !== null && topK <= recording.topK;
-      let sum = 0;
-      for (let rank = 0; rank < topK; ++rank) {
-        ids[at + rank] = chosen[rank]!;
-        const weight = isKnown ? recording.weights![from + rank]! : profile[rank]!;
-        weights[at + rank] = weight;
-        sum += weight;
-      }
-      for (let rank = 0; rank < topK; ++rank) weights[at + rank] = weights[at + rank]! / sum;
-    }
+  for (let at = 0; at < recording.tokens * recording.layers; ++at) {
+    const token = Math.floor(at / recording.layers);
+    ids.set(chooseExperts(recording, token, at % recording.layers, topK, experts), at * topK);
   }
+  const weights = recording.weights === null || topK > recording.topK ? null : cutWeights(recording, topK);
+  const profile = normalise(Float32Array.from({ length: topK }, (_, rank) => 1 / (rank + 3.2)));
   return {
     layers,
     experts,
@@ -127,11 +116,27 @@ export function mapRecording(
         const from = (((step + i) % recording.tokens) * recording.layers + recordedLayer) * topK;
         for (let rank = 0; rank < topK; ++rank) {
           idsOut[i * topK + rank] = ids[from + rank]!;
-          weightsOut[i * topK + rank] = weights[from + rank]!;
+          weightsOut[i * topK + rank] = weights === null ? profile[rank]! : weights[from + rank]!;
         }
       }
     },
   };
+}
+
+/** The best `topK` of the recorded weights, normalised again: Float32Array [tokens, layers, topK]. */
+function cutWeights(recording: Recording, topK: number): Float32Array {
+  const weights = new Float32Array(recording.tokens * recording.layers * topK);
+  for (let at = 0; at < recording.tokens * recording.layers; ++at) {
+    const from = at * recording.topK;
+    weights.set(normalise(recording.weights!.slice(from, from + topK)), at * topK);
+  }
+  return weights;
+}
+
+/** Divided by their sum. */
+function normalise(weights: Float32Array): Float32Array {
+  const sum = weights.reduce((total, weight) => total + weight, 0);
+  return weights.map((weight) => weight / sum);
 }
 
 function chooseExperts(recording: Recording, token: number, layer: number, topK: number, experts: number): number[] {
