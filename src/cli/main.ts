@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 /** `moestro COMMAND`: loads the file of the one command that was asked for, so that the others cost no memory. */
+import './v8-flags.js';
 import { Command, CommanderError } from 'commander';
 import { VERSION } from '../version.js';
 import { fail } from './fail.js';

@@ -47,16 +47,19 @@ export async function createServer(deps: ServerDeps): Promise<FastifyInstance> {
   const checkKey = keyCheck(config.apiKeys);
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id);
+    // Not onResponse: that hook is not told of answers that broke off. Those count as 499.
+    const count = (status: number) =>
+      metrics.countRequest(routeOf(request.routeOptions.url), status, reply.elapsedTime / 1000);
+    reply.raw.once('finish', () => count(reply.raw.statusCode));
+    reply.raw.once('close', () => {
+      if (!reply.raw.writableFinished) count(499);
+    });
     const isOpen = request.method === 'OPTIONS' || routeOf(request.routeOptions.url) === '/health';
     if (!isOpen) checkKey(request.headers);
   });
   app.addHook('onSend', async (_request, reply) => {
     reply.header('openai-processing-ms', String(Math.round(reply.elapsedTime)));
   });
-  app.addHook('onResponse', async (request, reply) => {
-    metrics.countRequest(routeOf(request.routeOptions.url), reply.raw.statusCode, reply.elapsedTime / 1000);
-  });
-
   app.setNotFoundHandler((request) => {
     throw new MoestroError('NOT_FOUND', `Cannot find ${request.method} ${request.url.replace(/\?.*/s, '')}`);
   });

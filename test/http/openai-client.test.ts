@@ -22,6 +22,7 @@ async function served(script: Script, options: Parameters<typeof testServer>[1] 
 
 const CHAT = { model: 'any', messages: [{ role: 'user' as const, content: 'hi' }] };
 const CANCELLED = 'moestro_http_requests_cancelled_total{route="/chat/completions"} 1';
+const BROKEN_OFF = 'moestro_http_requests_total{route="/chat/completions",status="499"} 1';
 
 /** Says one byte at a time, the next one only when the test lets it, and the first only after `start`. */
 const forever = (start: Promise<void>): Script =>
@@ -149,6 +150,7 @@ describe('openai client', () => {
       request.destroy();
       await expect.poll(() => engine.cancelled).toBe(1);
       await expect.poll(() => metric(CANCELLED)).toBe(true);
+      await expect.poll(() => metric(BROKEN_OFF)).toBe(true);
     }
   });
 
