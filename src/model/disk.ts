@@ -2,7 +2,7 @@
 import { type FileHandle, open, rename, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { formatBytes } from '../bytes.js';
-import { MoestroError } from '../errors.js';
+import { MoestroError, toMoestroError } from '../errors.js';
 
 /** The few calls whose failure is the world's: tests hand in a disk that is full or fails. */
 export interface Disk {
@@ -35,6 +35,8 @@ export async function writeError(
 ): Promise<MoestroError> {
   if (cause instanceof MoestroError) return cause;
   const { code, message } = cause as NodeJS.ErrnoException;
+  // No system call failed: a mistake of ours, which must not pass for the world's.
+  if (typeof code !== 'string') return toMoestroError(cause);
   if (code === 'ENOSPC' || code === 'EDQUOT') {
     const found = await disk.freeBytes(directory).catch(() => 0);
     return diskFull(action, directory, found, neededBytes, cause);

@@ -7,19 +7,18 @@
  *   OUT.partial/ledger.json      the key of this conversion, dense tensors and expert records that are durable
  *   OUT.partial/dense.safetensors, experts.bin, tokenizer.json, tokenizer_config.json, manifest.json (last)
  */
-import { existsSync } from 'node:fs';
-import { type FileHandle, mkdir, open, readFile, rename, rm, stat, unlink } from 'node:fs/promises';
+import { constants, existsSync } from 'node:fs';
+import { type FileHandle, mkdir, open, rename, rm, unlink } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { MoestroError } from '../errors.js';
 import { loadAddon } from '../native/binding.js';
-import { denseTensorBytes, denseTensorKind } from './dense-layout.js';
+import { type DenseLayout, denseLayout } from './dense-layout.js';
 import { type Disk, diskFull, realDisk, replaceFile, syncDirectory, writeError } from './disk.js';
 import type { DenseTensorEntry, Manifest, PlaneGeometry } from './manifest.js';
+import { type Ledger, readLedger, takeLock } from './partial-output.js';
 
 /** Bytes between two entries of the ledger: half a second of a slow disk, and what a kill may cost. */
 const LEDGER_EVERY_BYTES = 256 << 20;
-/** Where tensors begin in dense.safetensors is a multiple of this, so that large direct reads start aligned. */
-const DATA_ALIGNMENT = 4096;
 
 export interface MoeWriterOptions {
   readonly out: string;
@@ -59,15 +58,6 @@ export interface MoeWriter {
 export interface DenseTensorWriter {
   append(bytes: Uint8Array): Promise<void>;
   end(): void;
-}
-
-interface Ledger {
-  readonly key: string;
-  readonly tensors: Readonly<Record<string, DenseTensorEntry>>;
-  readonly records: number;
-  /** base64 of uint32 little-endian, of the records that are complete. */
-  readonly checksums: string;
-  readonly errorSums: ErrorSums;
 }
 
 /**
@@ -129,14 +119,15 @@ async function startWriter(
   let sinceLedger = 0;
   let closed = false;
 
-  const denseFile = await open(
-    join(partial, 'dense.safetensors'),
-    existsSync(join(partial, 'dense.safetensors')) ? 'r+' : 'w+',
-  );
-  const expertsFile = await open(join(partial, 'experts.bin'), existsSync(join(partial, 'experts.bin')) ? 'r+' : 'w+');
-  // Bytes after what the ledger knows may be of a record cut short.
-  await expertsFile.truncate(records * geometry.recordBytes);
-  await disk.write(denseFile, layout.header, 0);
+  const [denseFile, expertsFile] = await openFiles(partial);
+  try {
+    // Bytes after what the ledger knows may be of a record cut short.
+    await expertsFile.truncate(records * geometry.recordBytes);
+    await disk.write(denseFile, layout.header, 0);
+  } catch (error) {
+    await closeAll(denseFile, expertsFile);
+    throw error;
+  }
 
   const left = (): number => (options.recordCount - records) * geometry.recordBytes;
   const guarded = async <T>(work: () => Promise<T>): Promise<T> => {
@@ -236,9 +227,9 @@ async function startWriter(
         await replaceFile(disk, join(partial, 'tokenizer.json'), tokenizerJson);
         await replaceFile(disk, join(partial, 'tokenizer_config.json'), tokenizerConfigJson);
         await replaceFile(disk, join(partial, 'manifest.json'), `${JSON.stringify(manifest, null, 1)}\n`);
+        await moveIntoPlace(partial, out, options.force);
         closed = true;
         await closeAll(denseFile, expertsFile);
-        await moveIntoPlace(partial, out, options.force);
       }),
 
     async close() {
@@ -253,6 +244,18 @@ async function startWriter(
       }
     },
   };
+}
+
+/** Both for writing, with the content they have. */
+async function openFiles(partial: string): Promise<readonly [dense: FileHandle, experts: FileHandle]> {
+  const flags = constants.O_RDWR | constants.O_CREAT;
+  const dense = await open(join(partial, 'dense.safetensors'), flags);
+  try {
+    return [dense, await open(join(partial, 'experts.bin'), flags)];
+  } catch (error) {
+    await dense.close();
+    throw error;
+  }
 }
 
 async function closeAll(...files: readonly FileHandle[]): Promise<void> {
@@ -272,96 +275,4 @@ async function moveIntoPlace(partial: string, out: string, force: boolean): Prom
   await syncDirectory(dirname(out));
   for (const file of ['ledger.json', 'lock']) await rm(join(out, file), { force: true });
   if (exists) await rm(replaced, { recursive: true, force: true });
-}
-
-async function takeLock(partial: string, out: string): Promise<void> {
-  const path = join(partial, 'lock');
-  for (let attempt = 0; attempt < 2; attempt++) {
-    try {
-      const file = await open(path, 'wx');
-      await file.write(String(process.pid));
-      await file.close();
-      return;
-    } catch (cause) {
-      if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw cause;
-    }
-    const pid = Number(await readFile(path, 'utf8').catch(() => ''));
-    if (Number.isInteger(pid) && pid > 0 && isAlive(pid))
-      throw new MoestroError('OUTPUT_EXISTS', `Cannot write "${out}": process ${pid} is writing it`, { pid });
-    await rm(path, { force: true }); // its writer was killed
-  }
-  throw new MoestroError('OUTPUT_EXISTS', `Cannot write "${out}": another process took it`);
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (cause) {
-    return (cause as NodeJS.ErrnoException).code === 'EPERM'; // alive, and another user's
-  }
-}
-
-/** The ledger of the same conversion, as far as the files bear it out; undefined to begin anew. */
-async function readLedger(
-  partial: string,
-  options: MoeWriterOptions,
-  layout: DenseLayout,
-): Promise<Ledger | undefined> {
-  const text = await readFile(join(partial, 'ledger.json'), 'utf8').catch(() => undefined);
-  if (text === undefined) return undefined;
-  let ledger: Ledger;
-  try {
-    ledger = JSON.parse(text) as Ledger;
-  } catch {
-    return undefined; // not ours
-  }
-  const { recordBytes, planes } = options.geometry;
-  if (ledger.key !== options.key || !(ledger.records >= 0 && ledger.records <= options.recordCount)) return undefined;
-  if (Buffer.from(ledger.checksums, 'base64').length !== ledger.records * planes.length * 4) return undefined;
-  const size = async (file: string): Promise<number> =>
-    stat(join(partial, file)).then(
-      (found) => found.size,
-      () => 0,
-    );
-  if ((await size('experts.bin')) < ledger.records * recordBytes) return undefined;
-  const denseEnd = Math.max(0, ...Object.values(ledger.tensors).map((tensor) => tensor.offset + tensor.bytes));
-  if ((await size('dense.safetensors')) < denseEnd) return undefined;
-  const known = Object.entries(ledger.tensors).every(([name, entry]) => {
-    const place = layout.places.get(name);
-    return place !== undefined && place.offset === entry.offset && place.bytes === entry.bytes;
-  });
-  return known ? ledger : undefined;
-}
-
-interface DenseLayout {
-  readonly header: Uint8Array;
-  readonly places: ReadonlyMap<string, Omit<DenseTensorEntry, 'crc32c'>>;
-  readonly fileBytes: number;
-}
-
-/** The header of dense.safetensors and the place of every tensor: matrices as U8 blocks, the rest as F32. */
-function denseLayout(dense: MoeWriterOptions['dense']): DenseLayout {
-  const entries: Record<string, unknown> = { __metadata__: { format: 'moestro' } };
-  const relative = new Map<string, Omit<DenseTensorEntry, 'crc32c'>>();
-  let end = 0;
-  for (const [name, [rows, cols]] of dense) {
-    const kind = denseTensorKind(name);
-    const bytes = denseTensorBytes(kind, rows, cols);
-    entries[name] = {
-      dtype: kind === 'q8' ? 'U8' : 'F32',
-      shape: kind === 'q8' ? [bytes] : [rows, cols],
-      data_offsets: [end, end + bytes],
-    };
-    relative.set(name, { kind, rows, cols, offset: end, bytes });
-    end += bytes;
-  }
-  const json = Buffer.from(JSON.stringify(entries));
-  // Spaces after the JSON are part of the header's length, as the format allows.
-  const dataStart = Math.ceil((8 + json.length) / DATA_ALIGNMENT) * DATA_ALIGNMENT;
-  const header = Buffer.alloc(dataStart, ' ');
-  header.writeBigUInt64LE(BigInt(dataStart - 8), 0);
-  json.copy(header, 8);
-  const places = new Map([...relative].map(([name, place]) => [name, { ...place, offset: dataStart + place.offset }]));
-  return { header, places, fileBytes: dataStart + end };
 }

@@ -73,10 +73,13 @@ describe('dequantise()', () => {
     ['Q6_K', 209, 256, 'a block cut short'],
     ['F32', 7, 2, 'a value cut short'],
     ['F16', 4, 1, 'a value too many'],
-  ] as const)('throws INVALID_ARGUMENT for %s in %i bytes when %i weights are asked for: %s', (dtype, bytes, count) => {
-    const work = () => addon.dequantise(dtype, new Uint8Array(bytes), count, new Float32Array(count));
-    expect(work).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT' }));
-  });
+  ] as const)(
+    'throws INVALID_ARGUMENT for %s in %i bytes when %i weights are asked for: %s',
+    (dtype, bytes, count, _why) => {
+      const work = () => addon.dequantise(dtype, new Uint8Array(bytes), count, new Float32Array(count));
+      expect(work).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT' }));
+    },
+  );
 
   it('throws UNSUPPORTED_DTYPE when the dtype is unknown', () => {
     const work = () => addon.dequantise('IQ4_NL' as SourceDtype, new Uint8Array(18), 32, new Float32Array(32));
