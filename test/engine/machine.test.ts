@@ -1,0 +1,53 @@
+import { describe, expect, it } from 'vitest';
+import { defaultBudget, readMachine } from '../../src/engine/machine.js';
+
+const MIB = 1 << 20;
+const STATUS = 'Name:\tnode\nVmHWM:\t  204800 kB\nVmRSS:\t  102400 kB\n';
+const MEMINFO = 'MemTotal: 8388608 kB\nMemAvailable: 4194304 kB\n';
+
+const machine = (files: Readonly<Record<string, string>>) =>
+  readMachine((path) => ({ '/proc/self/status': STATUS, '/proc/meminfo': MEMINFO, ...files })[path] ?? null);
+
+describe('readMachine()', () => {
+  it('adds what the process has to what is free when no group limits it', () => {
+    expect(machine({})).toEqual({
+      availableBytes: (4096 + 100) * MIB,
+      rssBytes: 100 * MIB,
+      peakRssBytes: 200 * MIB,
+    });
+  });
+
+  it('takes the tightest limit of all ancestors of a version 2 group, page cache not counted', () => {
+    const files = {
+      '/proc/self/cgroup': '0::/outer/inner\n',
+      '/sys/fs/cgroup/outer/inner/memory.max': 'max\n',
+      '/sys/fs/cgroup/outer/memory.max': `${1000 * MIB}\n`,
+      '/sys/fs/cgroup/outer/memory.current': `${700 * MIB}\n`,
+      '/sys/fs/cgroup/outer/memory.stat': `anon 1\nfile ${400 * MIB}\n`,
+    };
+    // 700 used, of which 400 are cache and 100 this process's own.
+    expect(machine(files).availableBytes).toBe(800 * MIB);
+  });
+
+  it('reads version 1 groups and their way of saying unlimited', () => {
+    const group = '/sys/fs/cgroup/memory/box';
+    const files = {
+      '/proc/self/cgroup': '9:name=systemd:/\n4:cpu,memory:/box\n0::/\n',
+      [`${group}/memory.limit_in_bytes`]: `${2048 * MIB}\n`,
+      [`${group}/memory.usage_in_bytes`]: `${150 * MIB}\n`,
+      [`${group}/memory.stat`]: `cache 1\ntotal_cache ${10 * MIB}\n`,
+      '/sys/fs/cgroup/memory/memory.limit_in_bytes': '9223372036854771712\n',
+    };
+    expect(machine(files).availableBytes).toBe((2048 - 40) * MIB);
+  });
+});
+
+describe('defaultBudget()', () => {
+  it.each([
+    { available: 24_000 * MIB, budget: 21_600 * MIB },
+    { available: 2048 * MIB, budget: 1792 * MIB },
+    { available: 400 * MIB, budget: 300 * MIB },
+  ])('leaves a margin of $available bytes', ({ available, budget }) => {
+    expect(defaultBudget(available)).toBe(budget);
+  });
+});
