@@ -3,7 +3,7 @@
  * and what crosses is ids, weights, plans and counters.
  */
 import assert from 'node:assert/strict';
-import { getSystemErrorName } from 'node:util';
+import { constants } from 'node:os';
 import { MoestroError } from '../errors.js';
 import { createLayerPlan, type LayerPlan, type PlanSettings, planExperts } from '../experts/plan.js';
 import { chooseLevels, type LevelLadder } from '../experts/precision.js';
@@ -309,7 +309,7 @@ export class Forward {
   #readError(layer: number, expert: number, errno: number): MoestroError {
     const { name } = this.#model;
     const offset = this.#model.expertOffset(layer, expert);
-    const errorName = errno > 0 ? getSystemErrorName(-errno) : 'unknown';
+    const errorName = nameOfErrno(errno);
     const found =
       errorName === 'EBADMSG' ? 'its checksum differs' : errorName === 'ENODATA' ? 'the file ends in it' : errorName;
     return new MoestroError(
@@ -319,4 +319,8 @@ export class Forward {
       { layer, expert, offset, errno, errorName },
     );
   }
+}
+
+function nameOfErrno(errno: number): string {
+  return Object.entries(constants.errno).find(([, value]) => value === errno)?.[0] ?? `error ${errno}`;
 }
