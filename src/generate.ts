@@ -145,9 +145,9 @@ export class TextGenerator {
     const left = new AbortController();
     const either = AbortSignal.any([signal, left.signal]);
     try {
-      yield* mergeAsync(jobs.map((job) => this.#answer(job, either)));
+      const answers = jobs.map((job) => this.#answer(job, either));
+      yield* mergeAsync(answers, () => left.abort());
     } finally {
-      left.abort();
       signal.removeEventListener('abort', release);
       release();
     }

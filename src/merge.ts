@@ -1,6 +1,12 @@
-/** Several async iterables as one, each value with the number of its source, in the order in which they come. */
+/**
+ * Several async iterables as one, each value with the number of its source, in the order in which they come.
+ *
+ * @param leave is called before the sources are ended early (the reader left, or one failed): it has to make values
+ *     that are awaited come or fail, since an async generator ends only after the value it works on.
+ */
 export async function* mergeAsync<T>(
   sources: readonly AsyncIterable<T>[],
+  leave: () => void,
 ): AsyncGenerator<{ readonly index: number; readonly value: T }, void, void> {
   const iterators = sources.map((source) => source[Symbol.asyncIterator]());
   const step = async (index: number) => ({ index, result: await iterators[index]!.next() });
@@ -16,6 +22,7 @@ export async function* mergeAsync<T>(
       }
     }
   } finally {
+    leave();
     // Left early or one failed: the others end too. What they still throw has nobody left to tell.
     const ends = [...waiting.entries()].map(async ([index, pending]) => {
       void pending.catch(() => undefined);
