@@ -12,7 +12,7 @@ export interface ProgressLine {
 }
 
 /**
- * @param unit what is counted, e.g. "weights"; shown in millions.
+ * @param unit what is counted, e.g. "weights"; shown in millions where there are any.
  * @param now milliseconds of a steady clock.
  */
 export function progressLine(
@@ -24,17 +24,18 @@ export function progressLine(
   const facts = (done: number, total: number, skipped: number) => {
     const seconds = (now() - started) / 1000;
     const rate = seconds > 0 ? (done - skipped) / seconds : 0;
+    const scaled = total >= 1e6 ? millions : plain;
     return {
-      done: millions(done),
-      all: millions(total),
-      rate: millions(rate),
+      done: scaled(done),
+      all: `${scaled(total)}${total >= 1e6 ? ' M' : ''} ${unit}`,
+      rate: `${scaled(rate)}${total >= 1e6 ? ' M' : ''}/s`,
       left: rate > 0 ? duration((total - done) / rate) : '-',
     };
   };
   if (stream.isTTY) {
     const bar = new cliProgress.SingleBar({
       stream,
-      format: `{label} {bar} {percentage}% | {done} of {all} M ${unit} | {rate} M/s | {left} left`,
+      format: `{label} {bar} {percentage}% | {done} of {all} | {rate} | {left} left`,
       barCompleteChar: '=',
       barIncompleteChar: ' ',
       hideCursor: true,
@@ -60,12 +61,13 @@ export function progressLine(
       isDone = done >= total;
       const { done: part, all, rate, left } = facts(done, total, skipped);
       const percent = total > 0 ? Math.floor((100 * done) / total) : 100;
-      stream.write(`${label}: ${percent} %, ${part} of ${all} M ${unit}, ${rate} M/s, ${left} left\n`);
+      stream.write(`${label}: ${percent} %, ${part} of ${all}, ${rate}, ${left} left\n`);
     },
     stop() {},
   };
 }
 
+const plain = (count: number): string => count.toFixed(0);
 const millions = (count: number): string => (count / 1e6).toFixed(count < 1e8 ? 1 : 0);
 
 /** "42 s", "12 min 5 s", "3 h 20 min". */

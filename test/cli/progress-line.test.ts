@@ -23,6 +23,15 @@ describe('progressLine()', () => {
     ]);
   });
 
+  it('counts one by one when there are less than a million', () => {
+    const { stream, text } = plainStream();
+    let now = 0;
+    const line = progressLine(stream, 'tokens', () => now);
+    now = 10_000;
+    line.update('calibration', 500, 2000);
+    expect(text()).toBe('calibration: 25 %, 500 of 2000 tokens, 50/s, 30 s left\n');
+  });
+
   it('leaves what an earlier run did out of the rate', () => {
     const { stream, text } = plainStream();
     let now = 0;
