@@ -46,6 +46,8 @@ async function serve(modelPath: string, options: Record<string, string>): Promis
     { delay: GRACE_MS, logger: false, skip: ['uncaughtException', 'unhandledRejection'] },
     async () => {
       process.stderr.write('moestro: stopping\n');
+      // What still runs after half of the time ends with an error that its client can read.
+      setTimeout(() => void opened?.close(), GRACE_MS / 2).unref();
       await app.close();
       await opened?.close();
     },
