@@ -176,6 +176,15 @@ describe('Engine failures', () => {
     expect(outcome(3).tokens).toEqual(reference(12, 3, 4));
   });
 
+  it('leave the failed tokens out of the layers that follow', () => {
+    const faults = [toyOffset(1, 0), toyOffset(1, TOY_ARCHITECTURE.expertCount - 1) + TOY_GEOMETRY.recordBytes];
+    const { engine, native, outcome } = fakeEngine({ faultRanges: faults });
+    engine.generate(1, toyRequest(1, 3, 4));
+    engine.step();
+    expect(outcome(1).error).toMatchObject({ code: 'EXPERT_READ_FAILED', details: { layer: 1 } });
+    expect(native.submitted.every((read) => read.key < TOY_ARCHITECTURE.expertCount)).toBe(true);
+  });
+
   it('release slots and blocks whatever fails', () => {
     const faults = [1, 2, 3].flatMap((layer) => [toyOffset(layer, 0), toyOffset(layer, 0) + 1]);
     for (const experts of [1, 3, 9]) {
