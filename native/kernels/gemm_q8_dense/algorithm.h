@@ -7,24 +7,25 @@ namespace moestro {
 namespace {
 
 template <int kTokens>
-inline void dense_block(const Tiles<uint16_t>& tiles, const Token* tokens, int row) {
+inline void dense_block(const Tiles<uint16_t>& tiles, bool is_cold, const Token* tokens, int row) {
   F32x16 acc[kTokens];
 #pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) acc[t] = set1(0.0f);
-  multiply_tiles<kTokens, kTokens == 1>(tiles, 0, tokens, acc);
+  multiply_tiles<kTokens>(tiles, 0, is_cold, tokens, acc);
 #pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) store(tokens[t].y + row, acc[t]);
 }
 
 // Runs `count` tokens, 1 <= count <= kTokens, through the function made for that count.
 template <int kTokens>
-MOESTRO_INLINE void dense_block_of(int count, const Tiles<uint16_t>& tiles, const Token* tokens, int row) {
+MOESTRO_INLINE void dense_block_of(int count, const Tiles<uint16_t>& tiles, bool is_cold, const Token* tokens,
+                                   int row) {
   if constexpr (kTokens == 1) {
-    dense_block<1>(tiles, tokens, row);
+    dense_block<1>(tiles, is_cold, tokens, row);
   } else if (count == kTokens) {
-    dense_block<kTokens>(tiles, tokens, row);
+    dense_block<kTokens>(tiles, is_cold, tokens, row);
   } else {
-    dense_block_of<kTokens - 1>(count, tiles, tokens, row);
+    dense_block_of<kTokens - 1>(count, tiles, is_cold, tokens, row);
   }
 }
 
@@ -38,7 +39,7 @@ inline void gemm_dense(const DenseQ8& w, const Q8Activations& x, int tokens, int
       const int count = tokens - first < kTokensAtOnce ? tokens - first : kTokensAtOnce;
       Token block[kTokensAtOnce];
       for (int t = 0; t < count; ++t) block[t] = token_at(x, nullptr, first + t, y, y_stride);
-      dense_block_of<kTokensAtOnce>(count, tiles, block, row);
+      dense_block_of<kTokensAtOnce>(count, tiles, first == 0, block, row);
     }
   }
 }

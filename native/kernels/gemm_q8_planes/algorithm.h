@@ -38,7 +38,7 @@ inline void direct_block(const PlaneView& view, const Token* tokens, int row) {
   for (int group = 0; group < view.groups; ++group) {
     const size_t tile = first_tile + group;
     const size_t column = static_cast<size_t>(group) * kGroup;
-    if (kTokens <= 2) prefetch_tile<kLevel>(view, tile);
+    prefetch_tile<kLevel>(view, tile);
     I32x16 dot[kTokens], residual[kTokens];
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {
@@ -153,7 +153,7 @@ inline void panel_block(const PlaneView& view, const Panel& panel, int groups, i
     multiply_residual_tiles<kTokens>(view, panel, groups, first_group, tokens, acc);
   } else {
     const Tiles<float> tiles = {panel.codes, panel.scales, groups};
-    multiply_tiles<kTokens, false>(tiles, first_group, tokens, acc);
+    multiply_tiles<kTokens>(tiles, first_group, false, tokens, acc);
   }
   if (first_group + groups == view.groups) {
     const F32x16 row_scales = final_scales<kLevel>(view, row);

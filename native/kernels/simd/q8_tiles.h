@@ -44,14 +44,16 @@ MOESTRO_INLINE void add_step(const uint8_t* codes, const Token* tokens, size_t c
 }
 
 // Adds the products of these tiles with tokens' columns [32 first_group, 32 (first_group + groups)) to acc.
-template <int kTokens, bool kPrefetch, typename Scale>
-MOESTRO_INLINE void multiply_tiles(const Tiles<Scale>& tiles, int first_group, const Token* tokens, F32x16* acc) {
+// `is_cold`: the tiles come from DRAM, so lines are asked for ahead of their use.
+template <int kTokens, typename Scale>
+MOESTRO_INLINE void multiply_tiles(const Tiles<Scale>& tiles, int first_group, bool is_cold, const Token* tokens,
+                                   F32x16* acc) {
   constexpr size_t kAhead = 4 * kTileWeights;  // prefetch distance: 2 KiB, some 16 lines in flight
   for (int g = 0; g < tiles.groups; ++g) {
     const uint8_t* codes = tiles.codes + static_cast<size_t>(g) * kTileWeights;
     const int group = first_group + g;
     const size_t column = static_cast<size_t>(group) * kGroup;
-    if (kPrefetch) {
+    if (is_cold) {
 #pragma GCC unroll 8
       for (int line = 0; line < 8; ++line) prefetch(codes + kAhead + 64 * line);
     }
