@@ -14,10 +14,10 @@ import { ReferenceSequence } from '../../src/eval/reference.js';
 import { loadReferenceWeights } from '../../src/eval/reference-weights.js';
 import { openSource } from '../../src/model/import/index.js';
 import { writeTinyGguf } from '../helpers/tiny-gguf.js';
-import { makeTinyModel, TINY_FAMILIES } from '../helpers/tiny-models.js';
+import { TINY_FAMILIES } from '../helpers/tiny-models.js';
 import { type GoldenSequence, goldenBytes, goldenSequence } from './golden-file.js';
 import { openOracle } from './oracle.js';
-import { TINY_SEED, tinySequences } from './tiny-sequences.js';
+import { goldenTinyModel, tinySequences } from './golden-tiny.js';
 
 const KEPT = 64;
 const POCKET_CONTEXT = 256;
@@ -39,7 +39,7 @@ async function main(): Promise<void> {
   const scratch = mkdtempSync(join(tmpdir(), 'moestro-golden-'));
   try {
     for (const family of TINY_FAMILIES) {
-      const model = makeTinyModel(family, TINY_SEED);
+      const model = goldenTinyModel(family);
       const gguf = join(scratch, `${family}.gguf`);
       writeTinyGguf(model, gguf, { dtype: 'F32' });
       const sequences = tinySequences(model.architecture.vocabSize);

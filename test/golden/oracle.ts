@@ -33,6 +33,9 @@ export interface Oracle {
   close(): Promise<void>;
 }
 
+/** A sequence that fills its context is shifted before its last token: positions then are no longer what they were. */
+const CONTEXT_MARGIN = 256;
+
 /** Opens a GGUF with keys and values in float32 and no flash attention: the fewest roundings llama.cpp can do. */
 export async function openOracle(ggufPath: string, contextSize: number, vocabSize: number): Promise<Oracle> {
   const directory = process.env.ORACLE_DIRECTORY;
@@ -42,8 +45,8 @@ export async function openOracle(ggufPath: string, contextSize: number, vocabSiz
   const llama = await getLlama({ gpu: false, build: 'never', logLevel: 'error', maxThreads: 2 });
   const model = await llama.loadModel({ modelPath: ggufPath });
   const context = await model.createContext({
-    contextSize,
-    batchSize: contextSize,
+    contextSize: contextSize + CONTEXT_MARGIN,
+    batchSize: contextSize + CONTEXT_MARGIN,
     threads: 2,
     flashAttention: false,
     experimentalKvCacheKeyType: 'F32',

@@ -7,9 +7,9 @@ import { loadReferenceWeights } from '../../src/eval/reference-weights.js';
 import { openSource } from '../../src/model/import/index.js';
 import { writeTinyGguf } from '../helpers/tiny-gguf.js';
 import { writeHuggingFace } from '../helpers/tiny-hugging-face.js';
-import { makeTinyModel, TINY_FAMILIES } from '../helpers/tiny-models.js';
+import { TINY_FAMILIES } from '../helpers/tiny-models.js';
 import { goldenDivergence, parseGolden } from './golden-file.js';
-import { TINY_SEED } from './tiny-sequences.js';
+import { goldenTinyModel } from './golden-tiny.js';
 
 let directory: string;
 beforeEach(() => {
@@ -32,7 +32,7 @@ describe('ReferenceSequence', () => {
   // the file's float32 log-probabilities.
   it.each(TINY_FAMILIES)('append() gives the logits of llama.cpp for a GGUF of %s', async (family) => {
     const path = join(directory, 'tiny.gguf');
-    writeTinyGguf(makeTinyModel(family, TINY_SEED), path, { dtype: 'F32' });
+    writeTinyGguf(goldenTinyModel(family), path, { dtype: 'F32' });
     const { kl, same } = await divergenceOf(path, family);
     expect(Math.abs(kl)).toBeLessThan(1e-7);
     expect(same).toBe(1);
@@ -40,7 +40,7 @@ describe('ReferenceSequence', () => {
 
   it.each(TINY_FAMILIES)('append() gives the same logits for the Hugging Face files of %s', async (family) => {
     const path = join(directory, 'tiny');
-    writeHuggingFace(makeTinyModel(family, TINY_SEED), path, { dtype: 'F16' });
+    writeHuggingFace(goldenTinyModel(family), path, { dtype: 'F16' });
     const { kl, same } = await divergenceOf(path, family);
     expect(Math.abs(kl)).toBeLessThan(1e-7);
     expect(same).toBe(1);
