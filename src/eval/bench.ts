@@ -6,9 +6,12 @@
  * time between the first token and the last as the caller sees it, thread crossings and all.
  */
 import { readFileSync } from 'node:fs';
-import type { EngineClient, EngineMetrics } from '../engine/types.js';
+import type { EngineClient, EngineMetrics, Sampling } from '../engine/types.js';
 import { GREEDY } from '../engine/types.js';
 import { randomWords } from '../model/synthetic/random-pool.js';
+
+/** Tokens are drawn, as chats draw them: a greedy answer may run into a loop, which asks for the experts it has just had. */
+const DRAWN: Sampling = { ...GREEDY, temperature: 1, topK: 40, seed: 1 };
 
 export interface BenchRequest {
   readonly promptTokens: number;
@@ -94,7 +97,8 @@ async function runOnce(
   let tokens = 0;
   let prefillMs = 0;
   // No stop token: a random model might say any, and every run must be of one length.
-  for await (const event of client.generate({ promptIds, maxTokens: newTokens, stopTokenIds: [], sampling: GREEDY })) {
+  const ask = { promptIds, maxTokens: newTokens, stopTokenIds: [], sampling: DRAWN };
+  for await (const event of client.generate(ask)) {
     if (event.kind === 'token') {
       last = now();
       if (tokens++ === 0) first = last;

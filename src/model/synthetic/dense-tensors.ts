@@ -44,9 +44,11 @@ export function* denseParts(
     const begin = (next() % POOL_PAGES) * PAGE;
     yield pool.subarray(begin, begin + Math.min(left, PART_BYTES));
   }
-  // After the codes, one f16 scale a row and group of 32 columns. All are the same: variance 1 / cols.
+  // After the codes, one f16 scale a row and group of 32 columns. All are the same: variance 1 / cols, and 1 for embeddings,
+  // or else what attention adds would drown them and all tokens be routed alike.
+  const deviation = name === 'embedding' ? 1 : 1 / Math.sqrt(cols);
   const scales = new Uint16Array((paddedRows * cols) / 32);
-  yield new Uint8Array(scales.fill(toHalf(1 / (CODE_DEVIATION * Math.sqrt(cols)))).buffer);
+  yield new Uint8Array(scales.fill(toHalf(deviation / CODE_DEVIATION)).buffer);
 }
 
 /** A normal positive binary16, rounded down. */
