@@ -7,6 +7,7 @@
 #include "native/addon/model_files.h"
 #include "native/base/check.h"
 #include "native/base/crc32c.h"
+#include "native/kernels/check.h"
 
 namespace moestro {
 namespace {
@@ -46,6 +47,10 @@ uint64_t seed_argument(const Napi::CallbackInfo& info) {
   return static_cast<uint64_t>(to_number(info.Env(), info[0], "seed", 0, 9007199254740991.0));
 }
 
+Napi::Value run_kernel_checks(const Napi::CallbackInfo& info) {
+  return lines(info.Env(), check_kernels(seed_argument(info)));
+}
+
 Napi::Value run_base_checks(const Napi::CallbackInfo& info) {
   return lines(info.Env(), check_base(seed_argument(info), to_string(info.Env(), info[1], "scratchDirectory")));
 }
@@ -65,6 +70,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   set("quantiseDense", js_quantise_dense);
   set("dequantiseExpert", js_dequantise_expert);
   set("dequantiseDense", js_dequantise_dense);
+  set("checkKernels", run_kernel_checks);
   set("checkBase", run_base_checks);
   return exports;
 }
