@@ -60,6 +60,11 @@ export function formatBytes(bytes: number): string {
   return `${value.toFixed(digits)} ${steps[step]}`;
 }
 
+/** The least whole number of MiB that holds `bytes`: a figure that works when it is typed back as a budget. */
+export function formatBytesUp(bytes: number): string {
+  return `${Math.ceil(bytes / (1 << 20))} MiB`;
+}
+
 /** Memory of the machine or of the cgroup around this process, whichever is smaller. */
 export function machineMemoryBytes(): number {
   // cgroup v2, then v1; libuv's constrainedMemory() misses limits of parent groups, and so does this: the engine

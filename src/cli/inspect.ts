@@ -1,8 +1,8 @@
 /** `moestro inspect MODEL`: what a `.moe` directory holds, in plain words or as JSON. */
 import { Command } from 'commander';
-import { formatBytes } from '../bytes.js';
+import { formatBytes, formatBytesUp } from '../bytes.js';
 import { engineConfig } from '../config.js';
-import { planMemory, RUNTIME_RESERVE_BYTES } from '../engine/memory-plan.js';
+import { planMemory, runtimeBytes } from '../engine/memory-plan.js';
 import { MoestroError } from '../errors.js';
 import type { Architecture, Manifest } from '../model/manifest.js';
 import { type MoeModel, openMoe, verifyMoe } from '../model/read-moe.js';
@@ -93,7 +93,7 @@ export function inspectModel(model: MoeModel, verified: boolean): Inspection {
 
 /** The least budget the engine would start with here, by the engine's own arithmetic. */
 function memoryFloor(manifest: Manifest): number {
-  const runtime = process.memoryUsage.rss() + RUNTIME_RESERVE_BYTES;
+  const runtime = runtimeBytes(process.memoryUsage.rss());
   try {
     return planMemory(manifest, engineConfig('', {}, {}), runtime, 0).plan.total;
   } catch (error) {
@@ -114,7 +114,7 @@ function describe(found: Inspection): string {
     `  experts       ${a.expertCount} a layer of size ${a.expertSize}, ${a.topK} used per token${a.sharedExpertSize > 0 ? `, and a shared one of size ${a.sharedExpertSize}` : ''}`,
     `  context       up to ${a.contextLength} positions, vocabulary of ${a.vocabSize}`,
     `  on disk       ${formatBytes(bytes.dense)} dense weights, ${formatBytes(bytes.experts)} experts (${formatBytes(bytes.expertRecord)} each)`,
-    `  memory        at least ${formatBytes(memory.floorBytes)}; ${formatBytes(memory.allResidentBytes)} hold every expert at level ${found.levels.find((one) => one.isDefault)?.level}`,
+    `  memory        at least ${formatBytesUp(memory.floorBytes)}; ${formatBytesUp(memory.allResidentBytes)} hold every expert at level ${found.levels.find((one) => one.isDefault)?.level}`,
     `  calibration   ${found.calibration === null ? 'none' : `${found.calibration.tokens} tokens of ${found.calibration.text}`}`,
     '  levels        bits a weight, one expert in memory, mean relative squared error',
     ...found.levels.map(

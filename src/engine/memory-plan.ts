@@ -2,7 +2,7 @@
  * Where does the memory go? One number, the budget, covers dense weights, KV cache, expert slots, scratch, and Node.js
  * with its heaps; this decides all parts before anything is allocated, or says what the least budget would be.
  */
-import { formatBytes } from '../bytes.js';
+import { formatBytes, formatBytesUp } from '../bytes.js';
 import { MoestroError } from '../errors.js';
 import { levelLadder } from '../experts/precision.js';
 import type { Architecture, Manifest } from '../model/manifest.js';
@@ -24,10 +24,21 @@ const KV_SHARE = 0.15;
 const LOGIT_ROWS_MAX = 8;
 
 /**
- * What Node.js takes beyond its RSS at start: three semi-spaces of the main thread (16 MiB each at most), request and
- * response objects, the tokenizer's caches, and the code that V8 compiles on the first requests.
+ * What `moestro serve` takes with the bundled model's tokenizer before any weight is loaded: 78 to 86 MiB were seen. A
+ * smaller process (bench, eval) counts as much, so that every command names the same floor.
  */
-export const RUNTIME_RESERVE_BYTES = 64 * MIB;
+const RUNTIME_BASE_BYTES = 84 * MIB;
+/**
+ * What Node.js takes beyond that under load: heaps of the two threads, requests, responses, compiled code. 2,000 chats
+ * in streams of 16 and 100 completions of 128 tokens added 85 MiB in all, 20 of them KV, slots and scratch touched for
+ * the first time.
+ */
+const RUNTIME_RESERVE_BYTES = 64 * MIB;
+
+/** The share of Node.js in the budget, from the RSS of this process with everything loaded but the model. */
+export function runtimeBytes(rssBytes: number): number {
+  return Math.max(rssBytes, RUNTIME_BASE_BYTES) + RUNTIME_RESERVE_BYTES;
+}
 
 /** The plan and what the native engine needs to know to keep it. */
 export interface EngineMemory {
@@ -39,7 +50,7 @@ export interface EngineMemory {
 }
 
 /**
- * @param runtimeBytes RSS of the process now, with everything loaded but the model, plus a reserve.
+ * @param runtime what Node.js takes, see {@link runtimeBytes}.
  * @param budgetBytes the configured budget, or what the machine affords.
  * @throws {MoestroError} BUDGET_BELOW_FLOOR with the floor and what each part of it takes; INVALID_CONFIG for a level
  * the model does not have or a context beyond the model's.
@@ -47,7 +58,7 @@ export interface EngineMemory {
 export function planMemory(
   manifest: Manifest,
   config: EngineConfig,
-  runtimeBytes: number,
+  runtime: number,
   budgetBytes: number,
 ): EngineMemory {
   const { architecture, geometry } = manifest;
@@ -66,7 +77,7 @@ export function planMemory(
   const blocksMin = Math.ceil(wanted.least / KV_BLOCK_TOKENS);
   const floorParts = {
     dense,
-    runtime: runtimeBytes,
+    runtime,
     scratch: scratchFor(chunkMin, wanted.least),
     kv: blocksMin * perBlock,
     experts: expertsMin * expertBytes,
@@ -76,7 +87,7 @@ export function planMemory(
 
   // Every part beyond its least is taken from what the floor leaves, so that none can push another below its own.
   const above = budgetBytes - floor;
-  const free = budgetBytes - dense - runtimeBytes;
+  const free = budgetBytes - dense - runtime;
   let chunkTokens = config.chunkTokens;
   const scratchGrowth = (chunk: number) => scratchFor(chunk, wanted.least) - floorParts.scratch;
   while (
@@ -98,7 +109,7 @@ export function planMemory(
 
   const kv = kvBlocks * perBlock;
   const scratch = scratchFor(chunkTokens, contextLength);
-  const slotBytes = budgetBytes - dense - runtimeBytes - kv - scratch;
+  const slotBytes = budgetBytes - dense - runtime - kv - scratch;
   const cap = Math.min(expertCount, config.maxResidentExperts ?? expertCount);
   const slots = chooseSlots(manifest, config, level, slotBytes, cap);
   const experts = slots.bitSlots * geometry.bitBytes + slots.scaleSlots * geometry.scaleBytes;
@@ -109,7 +120,7 @@ export function planMemory(
       kv,
       experts,
       scratch,
-      runtime: runtimeBytes,
+      runtime,
       unused: slotBytes - experts,
       contextLength,
       kvBlocks,
@@ -232,7 +243,7 @@ function belowFloor(
     `${expertsMin} experts at ${level} bits ${formatBytes(parts.experts)}`;
   return new MoestroError(
     'BUDGET_BELOW_FLOOR',
-    `Cannot run "${name}" in ${formatBytes(budget)}: needed at least ${formatBytes(floor)} (${list})`,
+    `Cannot run "${name}" in ${formatBytes(budget)}: needed at least ${formatBytesUp(floor)} (${list})`,
     { budgetBytes: budget, floorBytes: floor, ...parts },
   );
 }

@@ -6,7 +6,7 @@ import { loadAddon, type NativeEngine, type NativeEngineOptions } from '../nativ
 import { Engine, type EngineSink } from './engine.js';
 import type { ForwardModel } from './forward.js';
 import { defaultBudget, readMachine, readRss } from './machine.js';
-import { type EngineMemory, KV_BLOCK_TOKENS, planMemory, RUNTIME_RESERVE_BYTES } from './memory-plan.js';
+import { type EngineMemory, KV_BLOCK_TOKENS, planMemory, runtimeBytes } from './memory-plan.js';
 import type { EngineConfig, EngineInfo } from './types.js';
 
 export interface OpenedEngine {
@@ -29,7 +29,7 @@ export async function openEngine(
   const { manifest } = model;
   const machine = readMachine();
   const budget = config.budgetBytes ?? defaultBudget(machine.availableBytes);
-  const memory = planMemory(manifest, config, machine.rssBytes + RUNTIME_RESERVE_BYTES, budget);
+  const memory = planMemory(manifest, config, runtimeBytes(machine.rssBytes), budget);
   const forwardModel = describeModel(model, config, memory);
   const native = createNative(nativeOptions(model, config, memory));
   for (const [name, tensor] of Object.entries(manifest.dense.tensors)) {

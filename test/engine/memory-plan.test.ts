@@ -111,6 +111,10 @@ describe('planMemory()', () => {
         details: { budgetBytes: 700 * MIB, dense: 500 * MIB, runtime: RUNTIME, experts: 16 * EXPERT },
       });
       floor = (error as { details: { floorBytes: number } }).details.floorBytes;
+      // The figure in the message works when it is typed back, as --budget NMiB.
+      const named = Number(/needed at least (\d+) MiB/.exec((error as Error).message)?.[1]) * MIB;
+      expect(plan(named).plan.residentExperts).toBeGreaterThanOrEqual(16);
+      expect(() => plan(named - MIB)).toThrow(expect.objectContaining({ code: 'BUDGET_BELOW_FLOOR' }));
     }
     expect(plan(floor).plan).toMatchObject({ residentExperts: 16, contextLength: 512, chunkTokens: 32, unused: 0 });
     expect(() => plan(floor - 1)).toThrow(expect.objectContaining({ code: 'BUDGET_BELOW_FLOOR' }));
