@@ -137,15 +137,15 @@ export class Engine {
 
   /** Between steps, so the sequence is gone at once. Unknown and finished ids are ignored: the two may cross. */
   abort(id: number): void {
-    const open = [...this.#waiting, ...this.#running].find((sequence) => sequence.id === id);
+    const open = this.#find(id);
     if (open === undefined) return;
     this.#close(open);
     ++this.#counters.requestsCancelled;
   }
 
-  /** The client has read this many token events. */
+  /** The client has read this many token events, also of a sequence that waits for blocks meanwhile. */
   acknowledge(id: number, count: number): void {
-    const open = this.#running.find((sequence) => sequence.id === id);
+    const open = this.#find(id);
     if (open !== undefined) open.unread = Math.max(0, open.unread - count);
   }
 
@@ -164,6 +164,8 @@ export class Engine {
     if (scheduleStep(this.#running, this.#batch.tokenIds.length, this.#counts) === 0) return false;
     this.#takeBlocks();
     this.#fillBatch();
+    // None is left when all that could run waits for blocks, held by sequences that wait for their readers.
+    if (this.#batch.tokens === 0) return false;
     const isDecode = this.#running.every((sequence, i) => this.#counts[i] === 0 || sequence.isDecoding);
     const bytesBefore = this.#parts.native.ioStats().bytesRead;
     const report = this.#forward.run(this.#batch);
@@ -390,6 +392,11 @@ export class Engine {
   #finish(sequence: Sequence, reason: 'stop' | 'length'): void {
     this.#close(sequence);
     this.#parts.sink.event(sequence.id, { kind: 'finish', reason, usage: sequence.usage(this.#parts.now()) });
+  }
+
+  #find(id: number): Sequence | undefined {
+    const hasId = (sequence: Sequence): boolean => sequence.id === id;
+    return this.#running.find(hasId) ?? this.#waiting.find(hasId);
   }
 
   /** Takes a sequence off the lists and gives its blocks back. */

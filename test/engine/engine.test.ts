@@ -228,6 +228,45 @@ describe('Engine.acknowledge()', () => {
   });
 });
 
+describe('Engine with too few KV blocks', () => {
+  it('waits when the only sequence that could run lacks blocks that an unread one holds', () => {
+    const { engine, outcome, runAll } = fakeEngine({ contextLength: 400, kvBlocks: 13 });
+    engine.generate(1, toyRequest(1, 2, null));
+    runAll();
+    expect(outcome(1).tokens).toHaveLength(256);
+    engine.generate(2, toyRequest(2, 5, 150));
+    for (let step = 0; step < 200; ++step) engine.step();
+    expect(outcome(2).tokens.length).toBeLessThan(150);
+    expect(engine.step()).toBe(false);
+    engine.acknowledge(1, 256);
+    runAll();
+    expect(outcome(1).tokens).toHaveLength(398);
+    const { engine: quiet, outcome: alone, runAll: runQuiet } = fakeEngine({ contextLength: 400 });
+    quiet.generate(2, toyRequest(2, 5, 150));
+    runQuiet();
+    expect(outcome(2).tokens).toEqual(alone(2).tokens);
+  });
+
+  it('counts what was read of a sequence while it waits for blocks', () => {
+    const { engine, outcome, runAll } = fakeEngine({ contextLength: 400, kvBlocks: 13 });
+    engine.generate(1, toyRequest(1, 2, null));
+    engine.generate(2, toyRequest(2, 2, null));
+    for (let read = 0; engine.metrics().sequencesQueued === 0; ++read) {
+      engine.step();
+      engine.acknowledge(1, 1);
+    }
+    const before = outcome(2).tokens.length;
+    expect(before).toBeGreaterThan(150);
+    engine.acknowledge(2, before);
+    for (let step = 0; outcome(1).tokens.length < 398 && step < 400; ++step) {
+      engine.step();
+      engine.acknowledge(1, 1);
+    }
+    runAll();
+    expect(outcome(2).tokens).toHaveLength(398);
+  });
+});
+
 describe('Engine.evaluate()', () => {
   it('gives the logits that generation sampled from, in any chunks', () => {
     const prompt = toyRequest(4, 21, 6);
