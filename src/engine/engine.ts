@@ -50,6 +50,8 @@ export class Engine {
   readonly #scratch: SamplerScratch;
   readonly #logits: Float32Array;
   readonly #logitRows: Int32Array;
+  /** Apart from #logitRows, which gathers while evaluations of the same step already ask for theirs. */
+  readonly #evaluationRows: Int32Array;
   readonly #counts: Int32Array;
   readonly #batch: Batch;
   /** In order of arrival. */
@@ -78,6 +80,7 @@ export class Engine {
     this.#scratch = new SamplerScratch(model.architecture.vocabSize);
     this.#logits = new Float32Array(memory.maxLogitRows * model.architecture.vocabSize);
     this.#logitRows = new Int32Array(plan.chunkTokens);
+    this.#evaluationRows = new Int32Array(memory.maxLogitRows);
     this.#counts = new Int32Array(parts.maxSequences);
     this.#batch = {
       tokenIds: new Int32Array(plan.chunkTokens),
@@ -379,10 +382,10 @@ export class Engine {
     const from = this.#parts.now();
     for (let done = 0; done < count; done += memory.maxLogitRows) {
       const rows = Math.min(memory.maxLogitRows, count - done);
-      for (let i = 0; i < rows; ++i) this.#logitRows[i] = first + done + i;
+      for (let i = 0; i < rows; ++i) this.#evaluationRows[i] = first + done + i;
       const position = sequence.computed - count + done;
       native.logits(
-        this.#logitRows.subarray(0, rows),
+        this.#evaluationRows.subarray(0, rows),
         sequence.evaluation!.subarray(position * vocabSize, (position + rows) * vocabSize),
       );
     }

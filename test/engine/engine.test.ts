@@ -268,6 +268,18 @@ describe('Engine with too few KV blocks', () => {
 });
 
 describe('Engine.evaluate()', () => {
+  it('leaves the answers that share its steps as they are alone', () => {
+    const { engine, outcome, runAll } = fakeEngine({ chunkTokens: 32 });
+    engine.generate(1, toyRequest(1, 5, 8));
+    engine.evaluate(2, toyRequest(2, 9, 0).promptIds);
+    runAll();
+    expect(outcome(1).tokens).toEqual(reference(1, 5, 8));
+    const other = fakeEngine();
+    other.engine.evaluate(1, toyRequest(2, 9, 0).promptIds);
+    other.runAll();
+    expect(outcome(2).logits).toEqual(other.outcome(1).logits);
+  });
+
   it('gives the logits that generation sampled from, in any chunks', () => {
     const prompt = toyRequest(4, 21, 6);
     const { engine, outcome, runAll } = fakeEngine({ experts: 3, chunkTokens: 5 });
