@@ -2,16 +2,9 @@
 import { Worker } from 'node:worker_threads';
 import { MoestroError } from '../errors.js';
 import { workerFile } from '../worker-file.js';
+import { Answer, type Listener } from './answer.js';
 import { errorFromWire, type FromEngine, type Line, type ToEngine } from './messages.js';
-import type {
-  EngineClient,
-  EngineConfig,
-  EngineEvent,
-  EngineInfo,
-  EngineMetrics,
-  GenerateRequest,
-  Mode,
-} from './types.js';
+import type { EngineClient, EngineConfig, EngineInfo, EngineMetrics, GenerateRequest, Mode } from './types.js';
 
 /** The client's end of the line, and what ends it. */
 export interface EngineWire extends Line<ToEngine, FromEngine> {
@@ -20,9 +13,6 @@ export interface EngineWire extends Line<ToEngine, FromEngine> {
   /** Ends the other side; resolves when it is gone. */
   terminate(): Promise<unknown>;
 }
-
-/** Tokens read between two acknowledgements: a fraction of what may stand unread, so that a fast reader never waits. */
-const ACKNOWLEDGE_EVERY = 32;
 
 /** The old heap of the engine thread in MiB: plans and counters need a few, a manifest of a large model the rest. */
 const WORKER_HEAP_MIB = 192;
@@ -71,13 +61,6 @@ export async function connectEngine(wire: EngineWire): Promise<EngineClient> {
   return client;
 }
 
-/** Where the messages of one request go. */
-interface Listener {
-  event(event: EngineEvent): void;
-  reply(value: unknown): void;
-  failed(error: MoestroError): void;
-}
-
 class ThreadClient implements EngineClient {
   readonly started: Promise<void>;
   readonly #wire: EngineWire;
@@ -109,61 +92,21 @@ class ThreadClient implements EngineClient {
     return this.#info!;
   }
 
-  async *generate(request: GenerateRequest, signal?: AbortSignal): AsyncGenerator<EngineEvent, void, undefined> {
-    const cancelled = (): MoestroError => new MoestroError('CANCELLED', 'Cannot finish the request: it was cancelled');
-    if (signal?.aborted) throw cancelled();
+  generate(request: GenerateRequest, signal?: AbortSignal): Answer {
     const id = this.#nextId++;
-    const queue: EngineEvent[] = [];
-    let failure: MoestroError | undefined;
-    let wake = (): void => {};
-    let isOpen = true;
-    const fail = (error: MoestroError): void => {
-      failure ??= error;
-      wake();
-    };
-    this.#ask(
-      id,
-      { kind: 'generate', id, request },
+    return new Answer(
       {
-        event: (event) => {
-          queue.push(event);
-          if (event.kind === 'finish') isOpen = false;
-          wake();
+        start: (listener) => this.#ask(id, { kind: 'generate', id, request }, listener),
+        acknowledge: (count) => this.#post({ kind: 'acknowledge', id, count }),
+        abort: () => {
+          this.#listeners.delete(id);
+          this.#post({ kind: 'abort', id });
         },
-        reply: () => {},
-        failed: (error) => {
-          isOpen = false;
-          fail(error);
-        },
+        stop: () => this.#post({ kind: 'stop', id }),
+        leave: () => this.#listeners.delete(id),
       },
+      signal,
     );
-    const onAbort = (): void => fail(cancelled());
-    signal?.addEventListener('abort', onAbort, { once: true });
-    let read = 0;
-    try {
-      for (;;) {
-        // A cancelled request ends at once; one that failed first hands out what it had.
-        if (signal?.aborted && failure !== undefined) throw failure;
-        const event = queue.shift();
-        if (event === undefined) {
-          if (failure !== undefined) throw failure;
-          await new Promise<void>((resolve) => {
-            wake = resolve;
-          });
-          wake = () => {};
-          continue;
-        }
-        if (event.kind === 'token' && ++read % ACKNOWLEDGE_EVERY === 0) {
-          this.#post({ kind: 'acknowledge', id, count: ACKNOWLEDGE_EVERY });
-        }
-        yield event;
-        if (event.kind === 'finish') return;
-      }
-    } finally {
-      signal?.removeEventListener('abort', onAbort);
-      this.#listeners.delete(id);
-      if (isOpen) this.#post({ kind: 'abort', id });
-    }
   }
 
   evaluate(tokenIds: readonly number[], mode?: Mode): Promise<Float32Array> {

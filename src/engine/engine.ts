@@ -13,7 +13,7 @@ import { MetricsCounters } from './metrics-counters.js';
 import { Sampler, SamplerScratch } from './sampler.js';
 import { scheduleStep } from './scheduler.js';
 import { Sequence } from './sequence.js';
-import type { EngineEvent, EngineMetrics, GenerateRequest, Mode } from './types.js';
+import type { EngineEvent, EngineMetrics, GenerateRequest, Mode, Usage } from './types.js';
 
 /** Where events of a step go; ids are the caller's. */
 export interface EngineSink {
@@ -144,6 +144,14 @@ export class Engine {
     if (open === undefined) return;
     this.#close(open);
     ++this.#counters.requestsCancelled;
+  }
+
+  /** As abort, for an answer of which its reader wants no more: what it took so far, or null when it had ended. */
+  stop(id: number): Usage | null {
+    const open = this.#find(id);
+    if (open === undefined) return null;
+    this.#close(open);
+    return open.usage(this.#parts.now());
   }
 
   /** The client has read this many token events, also of a sequence that waits for blocks meanwhile. */

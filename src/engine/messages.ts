@@ -6,7 +6,10 @@ import type { EngineEvent, EngineInfo, GenerateRequest, Mode } from './types.js'
 export type ToEngine =
   | { readonly kind: 'generate'; readonly id: number; readonly request: GenerateRequest }
   | { readonly kind: 'evaluate'; readonly id: number; readonly tokenIds: readonly number[]; readonly mode?: Mode }
+  /** Given up: no answer comes. */
   | { readonly kind: 'abort'; readonly id: number }
+  /** Read as far as it was wanted: the reply is the usage so far, or null when the answer had ended. */
+  | { readonly kind: 'stop'; readonly id: number }
   | { readonly kind: 'acknowledge'; readonly id: number; readonly count: number }
   | { readonly kind: 'metrics'; readonly id: number }
   | { readonly kind: 'collectImportance'; readonly id: number; readonly on: boolean }

@@ -100,6 +100,9 @@ function answer(
       case 'abort':
         engine.abort(message.id);
         break;
+      case 'stop':
+        reply(engine.stop(message.id));
+        break;
       case 'acknowledge':
         engine.acknowledge(message.id, message.count);
         break;

@@ -183,7 +183,8 @@ export interface EngineClient {
   readonly info: EngineInfo;
   /**
    * Tokens of one answer as they come. Ending the iteration early (break, or `signal`) frees the sequence within one step;
-   * `return()` of its iterator then resolves to the {@link Usage} so far (a stop string ended the answer).
+   * `return()` of its iterator resolves to the {@link Usage} so far, of the tokens that were read, or to undefined when
+   * the engine had nothing to say any more. Nothing runs before the first `next()`.
    * Throws CONTEXT_LENGTH_EXCEEDED, QUEUE_FULL, EXPERT_READ_FAILED, CANCELLED, ENGINE_CLOSED.
    */
   generate(request: GenerateRequest, signal?: AbortSignal): AsyncIterable<EngineEvent>;

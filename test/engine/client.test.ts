@@ -85,8 +85,66 @@ describe('EngineClient.generate()', () => {
     const { client, engine } = await connected();
     for await (const event of client.generate(toyRequest(1, 5, 100))) if (event.kind === 'token') break;
     const metrics = await client.metrics();
-    expect(metrics).toMatchObject({ sequencesOpen: 0, kvBlocksUsed: 0, requestsCancelled: 1 });
+    expect(metrics).toMatchObject({ sequencesOpen: 0, kvBlocksUsed: 0, requestsCancelled: 0 });
     expect(engine.hasWork).toBe(false);
+    await client.close();
+  });
+
+  it('returns the usage of the tokens that were read when its reader stops', async () => {
+    const { client } = await connected();
+    const answer = client.generate(toyRequest(1, 5, 100))[Symbol.asyncIterator]();
+    for (let tokens = 0; tokens < 3; ) {
+      const next = await answer.next();
+      if (next.done !== true && next.value.kind === 'token') ++tokens;
+    }
+    const wanted = { promptTokens: 5, completionTokens: 3, meanBits: 4, shareBelowFullLevel: 0 };
+    expect(await answer.return?.()).toMatchObject({ done: true, value: wanted });
+    expect(await answer.return?.()).toMatchObject({ done: true, value: wanted });
+    expect(await answer.next()).toMatchObject({ done: true });
+    expect(await client.metrics()).toMatchObject({ sequencesOpen: 0, kvBlocksUsed: 0, requestsCancelled: 0 });
+    await client.close();
+  });
+
+  it('returns the usage also after the last token, and none of what never ran', async () => {
+    const { client } = await connected();
+    const whole = client.generate(toyRequest(1, 5, 4))[Symbol.asyncIterator]();
+    for (let next = await whole.next(); next.done !== true; next = await whole.next());
+    expect(await whole.return?.()).toMatchObject({ value: { completionTokens: 4 } });
+    // The engine is done before the reader has read: what was not read does not count.
+    const ahead = client.generate(toyRequest(1, 5, 4))[Symbol.asyncIterator]();
+    await ahead.next();
+    while ((await client.metrics()).sequencesOpen > 0);
+    expect(await ahead.return?.()).toMatchObject({ value: { promptTokens: 5, completionTokens: 0 } });
+    const never = client.generate(toyRequest(1, 5, 4))[Symbol.asyncIterator]();
+    expect(await never.return?.()).toEqual({ done: true, value: undefined });
+    expect(await never.next()).toEqual({ done: true, value: undefined });
+    const refused = client.generate({ ...toyRequest(1, 1, 1), promptIds: [] })[Symbol.asyncIterator]();
+    await expect(refused.next()).rejects.toMatchObject({ code: 'INVALID_REQUEST' });
+    expect(await refused.return?.()).toEqual({ done: true, value: undefined });
+    await client.close();
+  });
+
+  it('ends a next() that waits at once when its reader stops, and the sequence after the step', async () => {
+    const { client } = await connected({ maxSequences: 1 });
+    const running = client.generate(toyRequest(1, 5, 100))[Symbol.asyncIterator]();
+    await running.next();
+    const waiting = client.generate(toyRequest(2, 5, 100))[Symbol.asyncIterator]();
+    const next = waiting.next();
+    const ended = waiting.return?.();
+    expect(await next).toEqual({ done: true, value: undefined });
+    expect(await ended).toMatchObject({ value: { promptTokens: 5, completionTokens: 0, meanBits: 0 } });
+    expect(await client.metrics()).toMatchObject({ sequencesOpen: 1, sequencesQueued: 0 });
+    await client.close();
+    expect(await running.return?.()).toEqual({ done: true, value: undefined });
+  });
+
+  it('returns when the engine closes or fails before it has answered', async () => {
+    const { client, gone } = await connected();
+    const answer = client.generate(toyRequest(1, 5, 100))[Symbol.asyncIterator]();
+    await answer.next();
+    const ended = answer.return?.();
+    gone(new Error('out of memory'));
+    expect(await ended).toEqual({ done: true, value: undefined });
     await client.close();
   });
 

@@ -251,7 +251,7 @@ describe('Engine with too few KV blocks', () => {
     const { engine, outcome, runAll } = fakeEngine({ contextLength: 400, kvBlocks: 13 });
     engine.generate(1, toyRequest(1, 2, null));
     engine.generate(2, toyRequest(2, 2, null));
-    for (let read = 0; engine.metrics().sequencesQueued === 0; ++read) {
+    while (engine.metrics().sequencesQueued === 0) {
       engine.step();
       engine.acknowledge(1, 1);
     }
