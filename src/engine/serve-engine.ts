@@ -40,7 +40,7 @@ export class StepOutput implements EngineSink {
 
 /**
  * Serves until the client says close, or something breaks that is no request's fault; then every open request fails,
- * the native engine is closed and the client told.
+ * the native engine is closed, which gives its memory back, and the client told.
  */
 export async function serveEngine(
   line: EngineLine,
@@ -73,7 +73,8 @@ export async function serveEngine(
     native.close();
     line.postMessage({ kind: 'closed' });
   } catch (cause) {
-    // Not a request's failure but a broken invariant: go down and say why.
+    // Not a request's failure but a broken invariant: go down and say why. It ends the open requests too.
+    native.close();
     const error = new MoestroError('ENGINE_FAILED', `Cannot go on: the engine failed: ${(cause as Error).message}`);
     error.stack = (cause as Error).stack ?? '';
     line.postMessage({ kind: 'broken', error: errorToWire(error) });

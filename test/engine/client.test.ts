@@ -246,6 +246,7 @@ describe('EngineClient of an engine that fails', () => {
       message: expect.stringMatching(/a broken invariant/),
     });
     await expect(client.metrics()).rejects.toMatchObject({ code: 'ENGINE_FAILED' });
+    expect(native.isClosed).toBe(true);
     await client.close();
   });
 
