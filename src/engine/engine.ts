@@ -6,10 +6,12 @@ import { MoestroError } from '../errors.js';
 import { type PlanSettings, planSettings } from '../experts/plan.js';
 import { Residency } from '../experts/residency.js';
 import type { NativeEngine } from '../native/binding.js';
-import { type Batch, Forward, type ForwardModel } from './forward.js';
+import { type Batch, createBatch, fillBatch } from './batch.js';
+import { Forward, type ForwardModel } from './forward.js';
 import { KvBlocks } from './kv-blocks.js';
 import { type EngineMemory, KV_BLOCK_TOKENS } from './memory-plan.js';
 import { MetricsCounters } from './metrics-counters.js';
+import { OpenSequences } from './open-sequences.js';
 import { Sampler, SamplerScratch } from './sampler.js';
 import { scheduleStep } from './scheduler.js';
 import { Sequence } from './sequence.js';
@@ -46,6 +48,7 @@ export class Engine {
   readonly #parts: EngineParts;
   readonly #forward: Forward;
   readonly #blocks: KvBlocks;
+  readonly #open: OpenSequences;
   readonly #counters = new MetricsCounters();
   readonly #scratch: SamplerScratch;
   readonly #logits: Float32Array;
@@ -54,9 +57,6 @@ export class Engine {
   readonly #evaluationRows: Int32Array;
   readonly #counts: Int32Array;
   readonly #batch: Batch;
-  /** In order of arrival. */
-  readonly #waiting: Sequence[] = [];
-  readonly #running: Sequence[] = [];
   /** Sequences of this step that get a token. */
   readonly #sampled: Sequence[] = [];
   #step = 0;
@@ -77,27 +77,18 @@ export class Engine {
     const limits = { tokens: plan.chunkTokens, rows: parts.maxSequences };
     this.#forward = new Forward(parts.native, model, this.residency, settings, limits, parts.now);
     this.#blocks = new KvBlocks(plan.kvBlocks, KV_BLOCK_TOKENS, plan.contextLength);
+    this.#open = new OpenSequences(this.#blocks, parts, parts.now);
     this.#scratch = new SamplerScratch(model.architecture.vocabSize);
     this.#logits = new Float32Array(memory.maxLogitRows * model.architecture.vocabSize);
     this.#logitRows = new Int32Array(plan.chunkTokens);
     this.#evaluationRows = new Int32Array(memory.maxLogitRows);
     this.#counts = new Int32Array(parts.maxSequences);
-    this.#batch = {
-      tokenIds: new Int32Array(plan.chunkTokens),
-      positions: new Int32Array(plan.chunkTokens),
-      rows: new Int32Array(plan.chunkTokens),
-      tokens: 0,
-      rowCount: 0,
-      rowTokens: new Int32Array(parts.maxSequences),
-      rowIsExact: new Uint8Array(parts.maxSequences),
-      blockTables: new Int32Array(parts.maxSequences * this.#blocks.blocksPerSequence),
-      blocksPerSequence: this.#blocks.blocksPerSequence,
-    };
+    this.#batch = createBatch(plan.chunkTokens, parts.maxSequences, this.#blocks.blocksPerSequence);
   }
 
   /** Something can run in the next step. */
   get hasWork(): boolean {
-    return this.#waiting.length > 0 || this.#running.some((sequence) => sequence.pending > 0);
+    return this.#open.waiting.length > 0 || this.#open.running.some((sequence) => sequence.pending > 0);
   }
 
   /** @throws {MoestroError} INVALID_REQUEST, CONTEXT_LENGTH_EXCEEDED, QUEUE_FULL. */
@@ -105,11 +96,11 @@ export class Engine {
     const { contextLength } = this.#parts.memory.plan;
     this.#checkTokens(request.promptIds, contextLength - 1);
     const room = contextLength - request.promptIds.length;
-    this.#enqueue(
+    this.#open.enqueue(
       new Sequence({
         id,
         promptIds: request.promptIds,
-        table: this.#blocks.open(),
+        table: this.#open.openTable(),
         isExact: (request.mode ?? this.#parts.mode) === 'exact',
         maxTokens: Math.min(request.maxTokens ?? room, room),
         stopTokenIds: new Set(request.stopTokenIds),
@@ -123,11 +114,11 @@ export class Engine {
   /** Logits after each token, through `sink.evaluated`. Throws as `generate`. */
   evaluate(id: number, tokenIds: readonly number[], mode?: Mode): void {
     this.#checkTokens(tokenIds, this.#parts.memory.plan.contextLength);
-    this.#enqueue(
+    this.#open.enqueue(
       new Sequence({
         id,
         promptIds: tokenIds,
-        table: this.#blocks.open(),
+        table: this.#open.openTable(),
         isExact: (mode ?? this.#parts.mode) === 'exact',
         maxTokens: 0,
         stopTokenIds: new Set(),
@@ -140,30 +131,30 @@ export class Engine {
 
   /** Between steps, so the sequence is gone at once. Unknown and finished ids are ignored: the two may cross. */
   abort(id: number): void {
-    const open = this.#find(id);
+    const open = this.#open.find(id);
     if (open === undefined) return;
-    this.#close(open);
+    this.#open.close(open);
     ++this.#counters.requestsCancelled;
   }
 
   /** As abort, for an answer of which its reader wants no more: what it took so far, or null when it had ended. */
   stop(id: number): Usage | null {
-    const open = this.#find(id);
+    const open = this.#open.find(id);
     if (open === undefined) return null;
-    this.#close(open);
+    this.#open.close(open);
     return open.usage(this.#parts.now());
   }
 
   /** The client has read this many token events, also of a sequence that waits for blocks meanwhile. */
   acknowledge(id: number, count: number): void {
-    const open = this.#find(id);
+    const open = this.#open.find(id);
     if (open !== undefined) open.unread = Math.max(0, open.unread - count);
   }
 
   /** Ends every open request with the error. */
   failAll(error: MoestroError): void {
-    for (const sequence of [...this.#running, ...this.#waiting]) {
-      this.#close(sequence);
+    for (const sequence of [...this.#open.running, ...this.#open.waiting]) {
+      this.#open.close(sequence);
       this.#parts.sink.failed(sequence.id, error);
     }
   }
@@ -171,18 +162,18 @@ export class Engine {
   /** Runs one step; false when there was nothing to run. */
   step(): boolean {
     const started = this.#parts.now();
-    this.#admit();
-    if (scheduleStep(this.#running, this.#batch.tokenIds.length, this.#counts) === 0) return false;
-    this.#takeBlocks();
-    this.#fillBatch();
+    this.#open.admit();
+    if (scheduleStep(this.#open.running, this.#batch.tokenIds.length, this.#counts) === 0) return false;
+    this.#open.takeBlocks(this.#counts);
+    fillBatch(this.#batch, this.#open.running, this.#counts);
     // None is left when all that could run waits for blocks, held by sequences that wait for their readers.
     if (this.#batch.tokens === 0) return false;
-    const isDecode = this.#running.every((sequence, i) => this.#counts[i] === 0 || sequence.isDecoding);
+    const isDecode = this.#open.running.every((sequence, i) => this.#counts[i] === 0 || sequence.isDecoding);
     const bytesBefore = this.#parts.native.ioStats().bytesRead;
     const report = this.#forward.run(this.#batch);
     const bytesRead = this.#parts.native.ioStats().bytesRead - bytesBefore;
 
-    const stepped = this.#running.filter((_, i) => this.#counts[i]! > 0);
+    const stepped = this.#open.running.filter((_, i) => this.#counts[i]! > 0);
     let decoded = 0;
     for (const [row, sequence] of stepped.entries()) {
       const count = this.#batch.rowTokens[row]!;
@@ -216,8 +207,8 @@ export class Engine {
     return this.#counters.snapshot({
       io: this.#parts.native.ioStats(),
       residency: this.residency,
-      sequencesOpen: this.#running.length,
-      sequencesQueued: this.#waiting.length,
+      sequencesOpen: this.#open.running.length,
+      sequencesQueued: this.#open.waiting.length,
       kvBlocksUsed: this.#blocks.used,
       kvBlocksTotal: this.#blocks.total,
       budgetBytes: this.#parts.memory.plan.total,
@@ -247,76 +238,6 @@ export class Engine {
     }
   }
 
-  #enqueue(sequence: Sequence): void {
-    const isNext = this.#waiting.length === 0 && this.#hasRoomFor(sequence);
-    if (!isNext && this.#waiting.length >= this.#parts.maxQueued) {
-      throw new MoestroError(
-        'QUEUE_FULL',
-        `Cannot take another request: ${this.#running.length} are running and ${this.#waiting.length} waiting`,
-        { running: this.#running.length, waiting: this.#waiting.length },
-      );
-    }
-    this.#waiting.push(sequence);
-    // At once where there is room, so that the limit on waiting ones counts those only that wait.
-    this.#admit();
-  }
-
-  #hasRoomFor(sequence: Sequence): boolean {
-    return (
-      this.#running.length < this.#parts.maxSequences &&
-      this.#blocks.missing(sequence.table, sequence.tokens.length) <= this.#blocks.free
-    );
-  }
-
-  /** First come, first served. A sequence takes the blocks of all its known tokens now, so that none starts in vain. */
-  #admit(): void {
-    while (this.#waiting.length > 0 && this.#hasRoomFor(this.#waiting[0]!)) {
-      const sequence = this.#waiting.shift()!;
-      this.#blocks.grow(sequence.table, sequence.tokens.length);
-      sequence.admitted(this.#parts.now());
-      this.#running.push(sequence);
-    }
-  }
-
-  /**
-   * Blocks for this step's tokens. Where they run out the sequence that came last gives its own back and waits; it
-   * later computes its tokens again, prompt and answer so far, which gives the same keys and values.
-   */
-  #takeBlocks(): void {
-    for (let i = 0; i < this.#running.length; ++i) {
-      const sequence = this.#running[i]!;
-      if (this.#counts[i] === 0) continue;
-      while (!this.#blocks.grow(sequence.table, sequence.computed + this.#counts[i]!)) {
-        const last = this.#running.length - 1;
-        this.#counts[last] = 0;
-        const preempted = this.#running.pop()!;
-        this.#blocks.release(preempted.table);
-        preempted.computed = 0;
-        this.#waiting.unshift(preempted);
-        if (last === i) break;
-      }
-    }
-  }
-
-  #fillBatch(): void {
-    const batch = this.#batch;
-    batch.tokens = 0;
-    batch.rowCount = 0;
-    for (const [i, sequence] of this.#running.entries()) {
-      const count = this.#counts[i]!;
-      if (count === 0) continue;
-      const row = batch.rowCount++;
-      batch.rowTokens[row] = count;
-      batch.rowIsExact[row] = sequence.isExact ? 1 : 0;
-      batch.blockTables.set(sequence.table.blocks, row * batch.blocksPerSequence);
-      for (let position = sequence.computed; position < sequence.computed + count; ++position) {
-        batch.tokenIds[batch.tokens] = sequence.tokens[position]!;
-        batch.positions[batch.tokens] = position;
-        batch.rows[batch.tokens++] = row;
-      }
-    }
-  }
-
   /** Logits where they are needed, tokens from them, and the ends of sequences. Returns milliseconds in native calls. */
   #finishRows(stepped: readonly Sequence[]): number {
     const { sink } = this.#parts;
@@ -327,12 +248,12 @@ export class Engine {
       const first = end;
       end += count;
       if (sequence.failure !== null) {
-        this.#close(sequence);
+        this.#open.close(sequence);
         sink.failed(sequence.id, sequence.failure);
       } else if (sequence.evaluation !== null) {
         nativeMs += this.#copyLogits(sequence, first, count);
         if (sequence.computed < sequence.promptLength) continue;
-        this.#close(sequence);
+        this.#open.close(sequence);
         sink.evaluated(sequence.id, sequence.evaluation);
       } else {
         if (sequence.generated === 0) {
@@ -401,21 +322,7 @@ export class Engine {
   }
 
   #finish(sequence: Sequence, reason: 'stop' | 'length'): void {
-    this.#close(sequence);
+    this.#open.close(sequence);
     this.#parts.sink.event(sequence.id, { kind: 'finish', reason, usage: sequence.usage(this.#parts.now()) });
-  }
-
-  #find(id: number): Sequence | undefined {
-    const hasId = (sequence: Sequence): boolean => sequence.id === id;
-    return this.#running.find(hasId) ?? this.#waiting.find(hasId);
-  }
-
-  /** Takes a sequence off the lists and gives its blocks back. */
-  #close(sequence: Sequence): void {
-    for (const list of [this.#waiting, this.#running]) {
-      const at = list.indexOf(sequence);
-      if (at >= 0) list.splice(at, 1);
-    }
-    this.#blocks.release(sequence.table);
   }
 }

@@ -10,6 +10,7 @@ import { chooseLevels, type LevelLadder } from '../experts/precision.js';
 import type { Residency } from '../experts/residency.js';
 import type { Architecture } from '../model/manifest.js';
 import { COMPLETION_STRIDE, GROUP, GROUP_STRIDE, type NativeEngine, READ_STRIDE } from '../native/binding.js';
+import type { Batch } from './batch.js';
 import { type ExpertFile, packGroup, packReads, VerifiedPlanes } from './pack.js';
 
 /** Recorded routing in place of the router's: benchmarks only. `step` counts tokens since start, `layer` MoE layers. */
@@ -23,21 +24,6 @@ export interface ForwardModel extends ExpertFile {
   readonly fullLevel: number;
   readonly ladder: LevelLadder;
   readonly trace: RoutingTrace | null;
-}
-
-/** The tokens of one step. A row is one sequence of the batch; its tokens are consecutive and ascending in position. */
-export interface Batch {
-  readonly tokenIds: Int32Array;
-  readonly positions: Int32Array;
-  readonly rows: Int32Array;
-  tokens: number;
-  rowCount: number;
-  /** By row. */
-  readonly rowTokens: Int32Array;
-  readonly rowIsExact: Uint8Array;
-  /** Int32Array [rows, blocksPerSequence]. */
-  readonly blockTables: Int32Array;
-  readonly blocksPerSequence: number;
 }
 
 /** What one step did; filled anew by every `run`. */

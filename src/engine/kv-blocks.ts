@@ -41,11 +41,6 @@ export class KvBlocks {
     return Math.max(0, Math.ceil(positions / this.blockTokens) - table.count);
   }
 
-  /** Positions that `table` could hold if it took every free block. */
-  reach(table: BlockTable): number {
-    return Math.min(table.count + this.#freeCount, this.blocksPerSequence) * this.blockTokens;
-  }
-
   /** Takes the blocks that `positions` need; false, and nothing changed, when there are too few. */
   grow(table: BlockTable, positions: number): boolean {
     const missing = this.missing(table, positions);

@@ -1,0 +1,109 @@
+/**
+ * Which sequences are open, which of them run and which wait, and who has KV blocks: the one owner of both lists.
+ * First come, first served; where blocks run out the sequence that came last gives its own back.
+ */
+import { MoestroError } from '../errors.js';
+import type { BlockTable, KvBlocks } from './kv-blocks.js';
+import type { Sequence } from './sequence.js';
+
+export class OpenSequences {
+  readonly #blocks: KvBlocks;
+  readonly #limits: { readonly maxSequences: number; readonly maxQueued: number };
+  readonly #now: () => number;
+  /** Both in order of arrival. */
+  readonly #waiting: Sequence[] = [];
+  readonly #running: Sequence[] = [];
+
+  constructor(
+    blocks: KvBlocks,
+    limits: { readonly maxSequences: number; readonly maxQueued: number },
+    now: () => number,
+  ) {
+    this.#blocks = blocks;
+    this.#limits = limits;
+    this.#now = now;
+  }
+
+  get running(): readonly Sequence[] {
+    return this.#running;
+  }
+
+  get waiting(): readonly Sequence[] {
+    return this.#waiting;
+  }
+
+  openTable(): BlockTable {
+    return this.#blocks.open();
+  }
+
+  find(id: number): Sequence | undefined {
+    const hasId = (sequence: Sequence): boolean => sequence.id === id;
+    return this.#running.find(hasId) ?? this.#waiting.find(hasId);
+  }
+
+  /** @throws {MoestroError} QUEUE_FULL when it would have to wait and as many wait as may. */
+  enqueue(sequence: Sequence): void {
+    const isNext = this.#waiting.length === 0 && this.#hasRoomFor(sequence);
+    if (!isNext && this.#waiting.length >= this.#limits.maxQueued) {
+      throw new MoestroError(
+        'QUEUE_FULL',
+        `Cannot take another request: ${this.#running.length} are running and ${this.#waiting.length} waiting`,
+        { running: this.#running.length, waiting: this.#waiting.length },
+      );
+    }
+    this.#waiting.push(sequence);
+    // At once where there is room, so that the limit on waiting ones counts those only that wait.
+    this.admit();
+  }
+
+  /** Lets those run that have room. Each takes the blocks of all its known tokens now, so that none starts in vain. */
+  admit(): void {
+    while (this.#waiting.length > 0 && this.#hasRoomFor(this.#waiting[0]!)) {
+      const sequence = this.#waiting.shift()!;
+      this.#blocks.grow(sequence.table, sequence.tokens.length);
+      sequence.admitted(this.#now());
+      this.#running.push(sequence);
+    }
+  }
+
+  /**
+   * Blocks for the next `counts[i]` tokens of each running sequence i. Where they run out the sequence that came last
+   * gives its own back and waits, its count 0; it later computes its tokens again, prompt and answer so far, which gives
+   * the same keys and values.
+   */
+  takeBlocks(counts: Int32Array): void {
+    for (let i = 0; i < this.#running.length; ++i) {
+      const sequence = this.#running[i]!;
+      if (counts[i] === 0) continue;
+      while (!this.#blocks.grow(sequence.table, sequence.computed + counts[i]!)) {
+        const last = this.#running.length - 1;
+        counts[last] = 0;
+        this.#preempt();
+        if (last === i) break;
+      }
+    }
+  }
+
+  /** Takes a sequence off the lists and gives its blocks back. */
+  close(sequence: Sequence): void {
+    for (const list of [this.#waiting, this.#running]) {
+      const at = list.indexOf(sequence);
+      if (at >= 0) list.splice(at, 1);
+    }
+    this.#blocks.release(sequence.table);
+  }
+
+  #preempt(): void {
+    const preempted = this.#running.pop()!;
+    this.#blocks.release(preempted.table);
+    preempted.computed = 0;
+    this.#waiting.unshift(preempted);
+  }
+
+  #hasRoomFor(sequence: Sequence): boolean {
+    return (
+      this.#running.length < this.#limits.maxSequences &&
+      this.#blocks.missing(sequence.table, sequence.tokens.length) <= this.#blocks.free
+    );
+  }
+}
