@@ -1,6 +1,8 @@
 // Builds the addon: cmake-js where cmake is installed, node-gyp (which comes with npm) where it is not.
-// Neither downloads anything: cmake-js takes the headers of the package node-api-headers (package.json says `binary`).
+// cmake-js downloads nothing: it takes the headers of the package node-api-headers (package.json says `binary`). node-gyp
+// takes those that stand beside the node that runs, as in Node's own archives and in nvm, and downloads them elsewhere.
 import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -25,10 +27,12 @@ const cmakeJs = () => {
   return run(process.execPath, [entry, 'compile', '-O', 'build/cmake', '-p', jobs]);
 };
 const nodeGyp = () => {
+  const nodeRoot = join(dirname(process.execPath), '..');
+  const hasHeaders = existsSync(join(nodeRoot, 'include', 'node', 'common.gypi'));
+  const isToldWhere = process.env.npm_config_nodedir !== undefined;
+  const args = ['rebuild', '-j', jobs, ...(hasHeaders && !isToldWhere ? [`--nodedir=${nodeRoot}`] : [])];
   const npmBin = process.env.npm_config_node_gyp;
-  return npmBin
-    ? run(process.execPath, [npmBin, 'rebuild', '-j', jobs])
-    : run('npx', ['--no-install', 'node-gyp', 'rebuild', '-j', jobs]);
+  return npmBin ? run(process.execPath, [npmBin, ...args]) : run('npx', ['--no-install', 'node-gyp', ...args]);
 };
 
 const wanted = process.env.MOESTRO_BUILDER ?? (has('cmake') ? 'cmake' : 'gyp');

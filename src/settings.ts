@@ -86,7 +86,8 @@ const decimal =
     return value >= least && value <= most ? value : refuse(name, text, `a number from ${least} to ${most}`);
   };
 
-const text = (value: string): string => value;
+/** An empty address would mean every network the machine is in. */
+const nonEmpty = (value: string, name: string): string => (value === '' ? refuse(name, value, 'an address') : value);
 
 /** What the engine is told: `moestro serve`, `chat`, `eval`, `bench` and loadModel() share these. */
 export const ENGINE_SETTINGS: readonly Setting[] = [
@@ -126,7 +127,7 @@ export const ENGINE_SETTINGS: readonly Setting[] = [
     key: 'threads',
     flag: '--threads <count>',
     env: 'MOESTRO_THREADS',
-    help: 'threads that compute, or "auto" for one a processor',
+    help: 'threads that compute, or "auto" for one per processor',
     fallback: 'auto',
     parse: unless('auto', whole(1, 256)),
   },
@@ -158,7 +159,7 @@ export const ENGINE_SETTINGS: readonly Setting[] = [
     key: 'maxQueued',
     flag: '--max-queued <count>',
     env: 'MOESTRO_MAX_QUEUED',
-    help: 'requests waiting beyond those; more are told to come back',
+    help: 'requests that wait beyond those; any more are told to come back later',
     fallback: '64',
     parse: whole(0, 10_000),
   },
@@ -166,7 +167,7 @@ export const ENGINE_SETTINGS: readonly Setting[] = [
     key: 'isa',
     flag: '--isa <name>',
     env: 'MOESTRO_ISA',
-    help: 'instruction set of the kernels: scalar, neon, avx2, avx512, or "auto" for the best there is',
+    help: 'instruction set of the kernels: scalar, avx2, avx512, or "auto" for the best there is',
     fallback: 'auto',
     parse: unless('auto', choice<Isa>('scalar', 'neon', 'avx2', 'avx512')),
   },
@@ -211,9 +212,9 @@ export const SERVER_SETTINGS: readonly Setting[] = [
     key: 'host',
     flag: '--host <address>',
     env: 'MOESTRO_HOST',
-    help: 'address to listen on; "0.0.0.0" opens the server to the network, so set a key',
+    help: 'address to listen on; "0.0.0.0" opens the server to the network: set a key then',
     fallback: '127.0.0.1',
-    parse: text,
+    parse: nonEmpty,
   },
   {
     key: 'port',
@@ -251,7 +252,7 @@ export const SERVER_SETTINGS: readonly Setting[] = [
     key: 'pingSeconds',
     flag: '--ping-seconds <seconds>',
     env: 'MOESTRO_PING_SECONDS',
-    help: 'a silent stream gets a comment line so often',
+    help: 'seconds of silence after which a stream gets a comment line, so that clients do not give up',
     // Stall watchdogs of clients start at 20 s.
     fallback: '10',
     parse: whole(1, 3600),

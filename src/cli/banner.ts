@@ -47,7 +47,7 @@ function memoryTable({ memory, contextLength }: ModelInfo): string[] {
     ],
     ['scratch', memory.scratch, `steps of up to ${memory.chunkTokens} tokens`],
     ['runtime', memory.runtime, 'Node.js, tokenizer'],
-    ['unused', memory.unused, ''],
+    ['unused', memory.unused, 'not taken: the model needs no more'],
   ];
   const sizes = rows.map(([, bytes]) => formatBytes(bytes));
   const width = Math.max(...sizes.map((size) => size.length));

@@ -1,4 +1,4 @@
-/** `moestro bench MODEL`: tokens a second, reads and memory, over random prompts. */
+/** `moestro bench MODEL`: tokens per second, reads and memory, over random prompts. */
 import { Command } from 'commander';
 import { engineConfig } from '../config.js';
 import { startEngine } from '../engine/client.js';
@@ -9,11 +9,14 @@ import { wholeNumber } from './numbers.js';
 import { addSettings, givenSettings } from './options.js';
 import { statusLine } from './status-line.js';
 
+/** Answers are timed one by one: nobody queues. */
+const SETTINGS = ENGINE_SETTINGS.filter(({ key }) => key !== 'maxQueued');
+
 type BenchOptions = Record<string, string> & { readonly json?: boolean };
 
 export function benchCommand(): Command {
   const command = new Command('bench')
-    .description('Measures tokens a second, stalls, bytes read and peak memory over prompts of random tokens.')
+    .description('Measures tokens per second, stalls, bytes read and peak memory over prompts of random tokens.')
     .argument('<model>', 'a .moe directory')
     .option('--prompt-tokens <count>', 'tokens of each prompt', '128')
     .option('--new-tokens <count>', 'tokens of each answer', '64')
@@ -21,7 +24,11 @@ export function benchCommand(): Command {
     .option('--seed <number>', 'of the random prompts', '1')
     .option('--routing-trace <file>', 'route as in this recording, instead of by the router: for random weights')
     .option('--json', 'print one JSON object');
-  addSettings(command, ENGINE_SETTINGS);
+  addSettings(command, SETTINGS);
+  command.addHelpText(
+    'after',
+    '\nExamples:\n  moestro bench models/pocket.moe\n  moestro bench my-model.moe --budget 2GiB --prompt-tokens 512 --json',
+  );
   return command.action(bench);
 }
 
@@ -32,7 +39,7 @@ async function bench(modelPath: string, options: BenchOptions): Promise<void> {
   const newTokens = count('--new-tokens', options.newTokens, 2);
   const repeats = count('--repeat', options.repeat, 1);
   const seed = count('--seed', options.seed, 0);
-  const config = engineConfig(modelPath, givenSettings(options, ENGINE_SETTINGS));
+  const config = engineConfig(modelPath, givenSettings(options, SETTINGS));
   const progress = statusLine();
   const client = await startEngine({ ...config, routingTrace: options.routingTrace ?? null });
   try {
@@ -62,8 +69,8 @@ function table(result: BenchResult): string {
     ['prefill', `${result.prefillTps} tok/s over ${result.promptTokens} tokens`],
     ['first token', `${result.ttftMs} ms`],
     ['decode', `${result.decodeTps} tok/s over ${result.newTokens} tokens`],
-    ['stalled', `${result.stallMs} ms a token`],
-    ['read', `${(result.bytesReadPerToken / 1e6).toFixed(2)} MB a token, hit rate ${result.hitRate}`],
+    ['stalled', `${result.stallMs} ms per token`],
+    ['read', `${(result.bytesReadPerToken / 1e6).toFixed(2)} MB per token, hit rate ${result.hitRate}`],
   ];
   return rows.map(([name, value]) => `${name.padEnd(12)} ${value}\n`).join('');
 }

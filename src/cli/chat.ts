@@ -8,14 +8,22 @@ import { converse } from './conversation.js';
 import { addSettings, givenSettings } from './options.js';
 import { streamAnswer } from './stream-answer.js';
 
+/** One conversation has no queue and no neighbours. */
+const SETTINGS = ENGINE_SETTINGS.filter(({ key }) => key !== 'maxSequences' && key !== 'maxQueued');
+
 export function chatCommand(): Command {
   const command = new Command('chat')
     .description('Talks to a model. With PROMPT: prints the answer alone on standard output.')
     .argument('<model>', 'a .moe directory')
     .argument('[prompt]', 'what to answer; a conversation starts without it')
     .option('--system <text>', 'instructions that stand before the conversation')
-    .option('--stop <text...>', 'texts that end the answer');
-  addSettings(command, [...ENGINE_SETTINGS, ...SAMPLING_SETTINGS]);
+    // Not <text...>: that would take PROMPT for another text.
+    .option(
+      '--stop <text>',
+      'a text that ends the answer; may be given several times',
+      (text, before: string[] = []) => [...before, text],
+    );
+  addSettings(command, [...SETTINGS, ...SAMPLING_SETTINGS]);
   command.addHelpText(
     'after',
     '\nExamples:\n  moestro chat models/pocket.moe "What is the capital of France?"\n  moestro chat my-model.moe --budget 4GiB --temperature 0',
@@ -28,7 +36,7 @@ export function chatCommand(): Command {
 type ChatOptions = Record<string, string> & { readonly system?: string; readonly stop?: readonly string[] };
 
 async function chat(modelPath: string, prompt: string | undefined, options: ChatOptions): Promise<void> {
-  const config = engineConfig(modelPath, givenSettings(options, ENGINE_SETTINGS));
+  const config = engineConfig(modelPath, givenSettings(options, SETTINGS));
   const drawing = samplingConfig(givenSettings(options, SAMPLING_SETTINGS));
   const { generator, close } = await openModel(config, drawing.sampling);
   const system: Message[] = options.system === undefined ? [] : [{ role: 'system', content: options.system }];

@@ -3,7 +3,7 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { formatBytes } from '../bytes.js';
 import { type ConvertProgress, convert } from '../model/convert.js';
 import { openMoe } from '../model/read-moe.js';
-import { progressLine } from './progress-line.js';
+import { type ProgressLine, progressLine } from './progress-line.js';
 
 interface ConvertFlags {
   readonly bits?: '4' | '8';
@@ -15,7 +15,7 @@ interface ConvertFlags {
 export function convertCommand(): Command {
   return new Command('convert')
     .description(
-      'Makes a .moe directory from a Hugging Face directory (safetensors) or a GGUF file. An interrupted conversion\n' +
+      'Makes a .moe directory from a Hugging Face directory (safetensors) or a GGUF file. An interrupted conversion ' +
         'goes on where it stopped when the same command is given again.',
     )
     .argument('<source>', 'a directory with config.json and safetensors, or a .gguf file')
@@ -23,11 +23,11 @@ export function convertCommand(): Command {
     .addOption(
       new Option(
         '--bits <bits>',
-        'bits stored a weight: 4 (levels 2, 3, 4) or 8 (also level 8); by size if not given',
+        'bits stored per weight: 4 (levels 2, 3, 4) or 8 (also level 8); by the size of the model if not given',
       ).choices(['4', '8']),
     )
     .option('--calibrate <text>', 'a text file; weights that it uses most are kept most exact (converts twice)')
-    .option('--threads <count>', 'threads that quantise (default: one a processor)', threadCount)
+    .option('--threads <count>', 'threads that quantise (default: one per processor)', threadCount)
     .option('--force', 'replace OUT when it exists')
     .addHelpText(
       'after',
@@ -37,9 +37,17 @@ export function convertCommand(): Command {
 }
 
 async function run(source: string, out: string, flags: ConvertFlags): Promise<void> {
-  const weights = progressLine(process.stderr, 'weights');
+  // A bar for each stretch of work: two at once would write over each other.
+  let bar: { readonly unit: string; readonly line: ProgressLine } | undefined;
+  const barOf = (unit: string): ProgressLine => {
+    if (bar?.unit !== unit) {
+      bar?.line.stop();
+      bar = { unit, line: progressLine(process.stderr, unit) };
+    }
+    return bar.line;
+  };
   const onProgress = ({ phase, doneWeights, totalWeights, resumedWeights }: ConvertProgress): void =>
-    weights.update(phase === 'dense' ? 'dense weights' : 'experts', doneWeights, totalWeights, resumedWeights);
+    barOf('weights').update(phase === 'dense' ? 'dense weights' : 'experts', doneWeights, totalWeights, resumedWeights);
   const options = {
     source,
     out,
@@ -51,8 +59,7 @@ async function run(source: string, out: string, flags: ConvertFlags): Promise<vo
   try {
     if (flags.calibrate === undefined) await convert(options);
     else {
-      const tokens = progressLine(process.stderr, 'tokens');
-      const onTokens = (done: number, total: number): void => tokens.update('calibration', done, total);
+      const onTokens = (done: number, total: number): void => barOf('tokens').update('calibration', done, total);
       // Loaded here: a conversion without calibration has no use for an engine.
       const [{ convertCalibrated }, { startEngine }, { loadTextModel }] = await Promise.all([
         import('../model/calibrate.js'),
@@ -60,10 +67,9 @@ async function run(source: string, out: string, flags: ConvertFlags): Promise<vo
         import('../text/text-model.js'),
       ]);
       await convertCalibrated({ ...options, textPath: flags.calibrate, onTokens, startEngine, loadTextModel });
-      tokens.stop();
     }
   } finally {
-    weights.stop();
+    bar?.line.stop();
   }
   const { manifest } = await openMoe(out);
   const bytes = manifest.dense.bytes + manifest.experts.bytes;

@@ -12,8 +12,8 @@ import { wholeNumber } from './numbers.js';
 import { addSettings, givenSettings } from './options.js';
 import { statusLine } from './status-line.js';
 
-/** `--context` is the length of a chunk here; how long a sequence the engine holds follows from it. */
-const SETTINGS = ENGINE_SETTINGS.filter(({ key }) => key !== 'context');
+/** `--context` is the length of a chunk here; how long a sequence the engine holds follows from it. Nobody queues. */
+const SETTINGS = ENGINE_SETTINGS.filter(({ key }) => key !== 'context' && key !== 'maxQueued');
 
 type EvalOptions = Record<string, string> & { readonly json?: boolean };
 
@@ -26,11 +26,11 @@ export function evalCommand(): Command {
     .option('--questions <file>', 'JSON lines of {domain, question, answer}: percent answered exactly')
     .option('--text <file>', 'perplexity on this text, counted as llama.cpp does')
     .option('--context <tokens>', 'tokens of a chunk of the text', '256')
-    .option('--chunks <count>', 'chunks at most (default all)')
-    .option('--reference <file>', 'KL divergence and top-1 agreement with a saved reference')
+    .option('--chunks <count>', 'chunks at most (default: all)')
+    .option('--reference <file>', 'KL divergence and top-1 agreement with a reference saved before')
     .option('--save-reference <file>', 'save the distributions over the text for --reference')
     .option('--against <model>', 'KL divergence and top-1 agreement with another model over the text')
-    .option('--against-level <bits>', 'the level of --against (default its own)')
+    .option('--against-level <bits>', 'the level of --against (default: its own)')
     .option('--json', 'print one JSON object');
   addSettings(command, SETTINGS);
   command.addHelpText(

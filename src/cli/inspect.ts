@@ -1,5 +1,5 @@
 /** `moestro inspect MODEL`: what a `.moe` directory holds, in plain words or as JSON. */
-import { Command } from 'commander';
+import { Argument, Command } from 'commander';
 import { formatBytes, formatBytesUp } from '../bytes.js';
 import { engineConfig } from '../config.js';
 import { planMemory, runtimeBytes } from '../engine/memory-plan.js';
@@ -35,9 +35,10 @@ export interface Inspection {
 export function inspectCommand(): Command {
   return new Command('inspect')
     .description('Shows what is in a .moe directory: architecture, levels, sizes, the memory it needs.')
-    .argument('[model]', 'a .moe directory', BUNDLED_MODEL)
+    .addArgument(new Argument('[model]', 'a .moe directory').default(BUNDLED_MODEL, 'the bundled model'))
     .option('--json', 'print one JSON object')
     .option('--verify', 'read everything and compare every checksum')
+    .addHelpText('after', '\nExamples:\n  moestro inspect\n  moestro inspect my-model.moe --verify')
     .action(async (path: string, flags: { readonly json?: boolean; readonly verify?: boolean }) => {
       const model = flags.verify === true ? await verifyWithProgress(path) : await openMoe(path);
       const inspection = inspectModel(model, flags.verify === true);
@@ -116,7 +117,7 @@ function describe(found: Inspection): string {
     `  on disk       ${formatBytes(bytes.dense)} dense weights, ${formatBytes(bytes.experts)} experts (${formatBytes(bytes.expertRecord)} each)`,
     `  memory        at least ${formatBytesUp(memory.floorBytes)}; ${formatBytesUp(memory.allResidentBytes)} hold every expert at level ${found.levels.find((one) => one.isDefault)?.level}`,
     `  calibration   ${found.calibration === null ? 'none' : `${found.calibration.tokens} tokens of ${found.calibration.text}`}`,
-    '  levels        bits a weight, one expert in memory, mean relative squared error',
+    '  levels        bits per weight, one expert in memory, mean relative squared error',
     ...found.levels.map(
       ({ level, bitsPerWeight, expertBytes, relativeError, isDefault }) =>
         `    ${String(level).padEnd(2)} ${bitsPerWeight.toFixed(2).padStart(6)}  ${formatBytes(expertBytes).padStart(9)}  ${relativeError === null ? 'unknown' : `${(100 * relativeError).toPrecision(3)} %`}${isDefault ? '  (default)' : ''}`,

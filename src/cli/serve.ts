@@ -1,6 +1,6 @@
 /** `moestro serve [MODEL]`: the HTTP server over one model. */
 import closeWithGrace from 'close-with-grace';
-import { Command } from 'commander';
+import { Argument, Command } from 'commander';
 import type { FastifyInstance } from 'fastify';
 import { engineConfig, type ServerConfig, samplingConfig, serverConfig } from '../config.js';
 import { MoestroError } from '../errors.js';
@@ -23,7 +23,7 @@ const GRACE_MS = 10_000;
 export function serveCommand(): Command {
   const command = new Command('serve')
     .description('Answers HTTP requests as the OpenAI API does: /v1/chat/completions, /v1/completions, /v1/models.')
-    .argument('[model]', 'a .moe directory', BUNDLED_MODEL);
+    .addArgument(new Argument('[model]', 'a .moe directory').default(BUNDLED_MODEL, 'the bundled model'));
   addSettings(command, [...SERVER_SETTINGS, ...ENGINE_SETTINGS, ...DRAWING]);
   command.addHelpText(
     'after',

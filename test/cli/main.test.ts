@@ -1,10 +1,15 @@
 /** The command line as a process: exit status, and what goes to which stream. Needs the build that `npm test` makes. */
 import { spawn } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { BUNDLED_MODEL } from '../../src/cli/bundled.js';
+import { writeHuggingFace } from '../helpers/tiny-hugging-face.js';
+import { makeTinyModel } from '../helpers/tiny-models.js';
 
 const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 
@@ -14,11 +19,10 @@ interface Outcome {
   readonly stderr: string;
 }
 
-function moestro(args: readonly string[], env: Record<string, string> = {}): Promise<Outcome> {
-  const child = spawn(process.execPath, [MAIN, ...args], {
-    env: { ...process.env, ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
+function moestro(args: readonly string[], env: Record<string, string> = {}, input = ''): Promise<Outcome> {
+  const child = spawn(process.execPath, [MAIN, ...args], { env: { ...process.env, ...env }, stdio: 'pipe' });
+  child.stdin.on('error', () => {}); // A command that reads no input may be gone before it is written.
+  child.stdin.end(input);
   let stdout = '';
   let stderr = '';
   child.stdout.on('data', (data) => (stdout += data));
@@ -36,12 +40,64 @@ describe('moestro', () => {
 
   it.each([
     ['serve', ['--budget', 'MOESTRO_BUDGET', '--port', '--api-key', '--level', 'Examples']],
-    ['chat', ['--temperature', '--system', '--seed', '--max-tokens', '--mode']],
+    ['chat', ['--temperature', '--system', '--seed', '--max-tokens', '--mode', 'Examples']],
+    ['convert', ['--bits', '--calibrate', '--force', 'Examples']],
+    ['inspect', ['--json', '--verify', 'the bundled model', 'Examples']],
+    ['eval', ['--questions', '--text', '--reference', '--json', 'Examples']],
+    ['bench', ['--prompt-tokens', '--routing-trace', '--json', 'Examples']],
   ] as const)('says with %s --help what the command takes', async (name, words) => {
     const { status, stdout } = await moestro([name, '--help']);
     expect(status).toBe(0);
     for (const word of words) expect(stdout).toContain(word);
     expect((await moestro(['help', name])).stdout).toBe(stdout);
+    // Where the package lies on this machine is nobody's help.
+    expect(stdout.replaceAll(/\s/g, '')).not.toContain(BUNDLED_MODEL);
+  });
+
+  it('chat prints the answer alone, and --stop leaves PROMPT a prompt', async () => {
+    const question = 'What is the capital of France?';
+    const greedy = ['chat', BUNDLED_MODEL, '--temperature', '0'];
+    expect(await moestro([...greedy, question])).toEqual({
+      status: 0,
+      stdout: 'The capital of France is Paris.\n',
+      stderr: '',
+    });
+    const { stdout } = await moestro([...greedy, '--stop', 'Lima', '--stop', ' is', question]);
+    expect(stdout).toBe('The capital of France\n');
+  });
+
+  it('chat answers piped lines without prompts, and goes on after one that is too long', async () => {
+    const input = `${'word '.repeat(3000)}\n\nWhat is the capital of France?\n/quit\n`;
+    const { status, stdout, stderr } = await moestro(['chat', BUNDLED_MODEL, '--temperature', '0'], {}, input);
+    expect([status, stdout]).toEqual([0, 'The capital of France is Paris.\n']);
+    expect(stderr).toMatch(/^moestro: Cannot take a prompt of \d+ tokens: [^\n]*\n {2}hint: \/reset [^\n]*\n$/);
+  });
+
+  it('convert --calibrate tells its three stretches of work one after the other', async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'moestro-cli-'));
+    const [source, sample, out] = ['source', 'sample.txt', 'tiny.moe'].map((name) => join(directory, name)) as [
+      string,
+      string,
+      string,
+    ];
+    try {
+      writeHuggingFace(makeTinyModel('olmoe', 5), source);
+      writeFileSync(sample, 'some words to weigh errors by '.repeat(40));
+      const { status, stdout, stderr } = await moestro([
+        'convert',
+        source,
+        out,
+        '--calibrate',
+        sample,
+        '--threads',
+        '1',
+      ]);
+      expect(stderr).toMatch(/^experts: 100 %[^\n]*\ncalibration: 100 %[^\n]*\nexperts: 100 %[^\n]*\n$/);
+      expect(stdout).toContain(`try it: moestro chat ${out}`);
+      expect(status).toBe(0);
+    } finally {
+      rmSync(directory, { recursive: true, force: true });
+    }
   });
 
   it.each([
