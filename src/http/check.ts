@@ -120,7 +120,13 @@ const SHOWN_LENGTH = 60;
 /** A value as an error quotes it, cut to a line. */
 export function shown(value: unknown): string {
   if (value === undefined) return 'nothing';
-  const text = JSON.stringify(value);
+  let text: string;
+  try {
+    text = JSON.stringify(value);
+  } catch {
+    // Nested deeper than the stack: JSON.parse has none to overflow.
+    return Array.isArray(value) ? 'a list nested too deep' : 'an object nested too deep';
+  }
   return text.length <= SHOWN_LENGTH ? text : `${text.slice(0, SHOWN_LENGTH)}...`;
 }
 

@@ -21,17 +21,31 @@ const RETRY_AFTER_SECONDS = '2';
 
 /** What fastify itself throws before a handler runs, by its code. */
 const FASTIFY_ERRORS: Readonly<Record<string, readonly [ErrorCode, string]>> = {
-  FST_ERR_CTP_BODY_TOO_LARGE: ['BODY_TOO_LARGE', 'Cannot read the request body: it is larger than the limit'],
   FST_ERR_CTP_INVALID_MEDIA_TYPE: [
     'UNSUPPORTED_MEDIA_TYPE',
     'Cannot read the request body: needed the header "content-type: application/json"',
   ],
-  FST_ERR_CTP_EMPTY_JSON_BODY: ['INVALID_REQUEST', 'Cannot read the request body: found nothing, needed JSON'],
 };
 
+/** The declared length of a body, where there is one, and the limit: for the error about it. */
+export interface BodySize {
+  readonly found: string | undefined;
+  readonly most: number;
+}
+
 /** Anything thrown while a request was handled, as one of our own errors. */
-export function requestError(thrown: unknown): MoestroError {
+export function requestError(thrown: unknown, size?: BodySize): MoestroError {
   const code = (thrown as { readonly code?: unknown } | null)?.code;
+  if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') {
+    const found = size?.found === undefined ? 'a larger one' : `${size.found} bytes`;
+    const needed = size === undefined ? '' : ` of ${size.most} bytes`;
+    return new MoestroError(
+      'BODY_TOO_LARGE',
+      `Cannot read the request body: found ${found}, needed at most the limit${needed}`,
+      {},
+      thrown,
+    );
+  }
   const known = typeof code === 'string' ? FASTIFY_ERRORS[code] : undefined;
   if (known !== undefined) return new MoestroError(known[0], known[1], {}, thrown);
   const status = (thrown as { readonly statusCode?: unknown } | null)?.statusCode;

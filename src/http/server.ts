@@ -1,11 +1,13 @@
 /** The HTTP server: hooks that hold for every route, and the list of routes. */
 import { randomBytes } from 'node:crypto';
 import cors from '@fastify/cors';
-import Fastify, { type FastifyInstance, LogController } from 'fastify';
+import Fastify, { type FastifyInstance, type FastifyReply, LogController } from 'fastify';
 import { ERRORS, MoestroError } from '../errors.js';
 import { keyCheck } from './auth.js';
 import type { ServerDeps } from './deps.js';
 import { errorAnswer, requestError } from './errors.js';
+import { parseJsonBody } from './json-body.js';
+import { answerNotHttp } from './not-http.js';
 import { chatCompletionsRoute } from './routes/chat-completions.js';
 import { completionsRoute } from './routes/completions.js';
 import { healthRoute } from './routes/health.js';
@@ -32,7 +34,13 @@ export async function createServer(deps: ServerDeps): Promise<FastifyInstance> {
         : `req_${randomBytes(12).toString('hex')}`;
     },
     routerOptions: { ignoreTrailingSlash: true },
+    frameworkErrors: (thrown, _request, reply) => answer(reply as FastifyReply, requestError(thrown)),
+    clientErrorHandler: answerNotHttp,
   });
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, async (_request: unknown, body: Buffer) =>
+    parseJsonBody(body),
+  );
 
   await app.register(cors, {
     origin: config.corsOrigins.includes('*') ? '*' : [LOCAL_ORIGIN, ...config.corsOrigins],
@@ -64,11 +72,11 @@ export async function createServer(deps: ServerDeps): Promise<FastifyInstance> {
     throw new MoestroError('NOT_FOUND', `Cannot find ${request.method} ${request.url.replace(/\?.*/s, '')}`);
   });
   app.setErrorHandler((thrown, request, reply) => {
-    const error = requestError(thrown);
-    const answer = errorAnswer(error);
-    const isDeliberate = answer.status < 500 || ERRORS[error.code].retry || answer.status === 507;
+    const error = requestError(thrown, { found: request.headers['content-length'], most: config.bodyLimitBytes });
+    const { status } = ERRORS[error.code];
+    const isDeliberate = status < 500 || ERRORS[error.code].retry || status === 507;
     request.log[isDeliberate ? 'info' : 'error']({ err: thrown }, error.message);
-    return reply.status(answer.status).headers(answer.headers).send(answer.body);
+    return answer(reply, error);
   });
 
   for (const prefix of ['', '/v1']) {
@@ -80,6 +88,11 @@ export async function createServer(deps: ServerDeps): Promise<FastifyInstance> {
     );
   }
   return app;
+}
+
+function answer(reply: FastifyReply, error: MoestroError): FastifyReply {
+  const { status, headers, body } = errorAnswer(error);
+  return reply.status(status).headers(headers).send(body);
 }
 
 /**
