@@ -3,7 +3,7 @@
  * them), so it runs the same over the addon and over a scripted one.
  */
 import { MoestroError } from '../errors.js';
-import { type PlanSettings, planSettings } from '../experts/plan.js';
+import { type PlanSettings, planSettings } from '../experts/plan-settings.js';
 import { Residency } from '../experts/residency.js';
 import type { NativeEngine } from '../native/binding.js';
 import { type Batch, createBatch, fillBatch } from './batch.js';

@@ -3,15 +3,17 @@
  * and what crosses is ids, weights, plans and counters.
  */
 import assert from 'node:assert/strict';
-import { constants } from 'node:os';
-import { MoestroError } from '../errors.js';
-import { createLayerPlan, type LayerPlan, type PlanSettings, planExperts } from '../experts/plan.js';
+import { createLayerPlan, type LayerPlan } from '../experts/layer-plan.js';
+import { planExperts, type Routing } from '../experts/plan.js';
+import type { PlanSettings } from '../experts/plan-settings.js';
 import { chooseLevels, type LevelLadder } from '../experts/precision.js';
 import type { Residency } from '../experts/residency.js';
 import type { Architecture } from '../model/manifest.js';
 import { COMPLETION_STRIDE, GROUP, GROUP_STRIDE, type NativeEngine, READ_STRIDE } from '../native/binding.js';
 import type { Batch } from './batch.js';
 import { type ExpertFile, packGroup, packReads, VerifiedPlanes } from './pack.js';
+import { readError } from './read-error.js';
+import { StepReport } from './step-report.js';
 
 /** Recorded routing in place of the router's: benchmarks only. `step` counts tokens since start, `layer` MoE layers. */
 export interface RoutingTrace {
@@ -26,23 +28,6 @@ export interface ForwardModel extends ExpertFile {
   readonly trace: RoutingTrace | null;
 }
 
-/** What one step did; filled anew by every `run`. */
-export interface StepReport {
-  hits: number;
-  misses: number;
-  missedBytes: number;
-  readErrors: number;
-  stallMs: number;
-  nativeMs: number;
-  /** First failure of each row, null where all went well. */
-  readonly failures: (MoestroError | null)[];
-  /** By row, over its (token, expert) pairs: sum of bits, number of pairs, routing mass in all and below the full level. */
-  readonly bits: Float64Array;
-  readonly pairs: Float64Array;
-  readonly mass: Float64Array;
-  readonly massBelow: Float64Array;
-}
-
 export class Forward {
   readonly report: StepReport;
   readonly #native: NativeEngine;
@@ -52,10 +37,7 @@ export class Forward {
   readonly #now: () => number;
   readonly #plan: LayerPlan;
   readonly #verified: VerifiedPlanes;
-  readonly #ids: Uint16Array;
-  readonly #weights: Float32Array;
-  readonly #levels: Uint8Array;
-  readonly #live: Uint8Array;
+  readonly #routing: Routing;
   readonly #groups: Int32Array;
   readonly #groupIndex: Int32Array;
   readonly #reads: Int32Array;
@@ -82,38 +64,31 @@ export class Forward {
     this.#now = now;
     this.#plan = createLayerPlan(residency.layers, expertCount, limits.tokens, topK);
     this.#verified = new VerifiedPlanes(residency.layers * expertCount, model.geometry);
-    this.#ids = new Uint16Array(pairs);
-    this.#weights = new Float32Array(pairs);
-    this.#levels = new Uint8Array(pairs);
-    this.#live = new Uint8Array(limits.tokens);
+    this.#routing = {
+      layer: 0,
+      tokens: 0,
+      topK,
+      ids: new Uint16Array(pairs),
+      weights: new Float32Array(pairs),
+      levels: new Uint8Array(pairs),
+      live: new Uint8Array(limits.tokens),
+    };
     this.#groups = new Int32Array(this.#plan.groupExperts.length * GROUP_STRIDE);
     this.#groupIndex = new Int32Array(this.#plan.groupExperts.length);
     this.#reads = new Int32Array(expertCount * READ_STRIDE);
     this.#offsets = new Float64Array(expertCount);
     this.#completions = new Int32Array(Math.max(64, expertCount) * COMPLETION_STRIDE);
-    this.report = {
-      hits: 0,
-      misses: 0,
-      missedBytes: 0,
-      readErrors: 0,
-      stallMs: 0,
-      nativeMs: 0,
-      failures: new Array<MoestroError | null>(limits.rows).fill(null),
-      bits: new Float64Array(limits.rows),
-      pairs: new Float64Array(limits.rows),
-      mass: new Float64Array(limits.rows),
-      massBelow: new Float64Array(limits.rows),
-    };
+    this.report = new StepReport(limits.rows);
   }
 
-  /** Runs all layers; logits of the batch's rows can be asked for until the next run. */
+  /** The walk of a token: all layers; logits of the batch's rows can be asked for until the next run. */
   run(batch: Batch): StepReport {
     const { architecture, moeLayers } = this.#model;
     const native = this.#native;
     const tokens = batch.tokens;
     this.#begin(batch);
-    const ids = this.#ids.subarray(0, tokens * architecture.topK);
-    const weights = this.#weights.subarray(0, tokens * architecture.topK);
+    const ids = this.#routing.ids.subarray(0, tokens * architecture.topK);
+    const weights = this.#routing.weights.subarray(0, tokens * architecture.topK);
 
     let from = this.#now();
     native.setBatch(
@@ -131,7 +106,10 @@ export class Forward {
         native.route(layer, ids, weights);
         this.report.nativeMs += this.#now() - from;
         this.#model.trace?.routingFor(this.#tokensRun, moe, tokens, ids, weights);
-        this.#runExperts(layer, moe++, batch);
+        this.#routing.layer = moe++;
+        this.#choosePrecision(batch);
+        planExperts(this.#routing, this.#residency, this.#settings, this.#plan);
+        this.#runPlan(layer, batch);
         from = this.#now();
       } else {
         native.sharedFfn(layer);
@@ -145,51 +123,26 @@ export class Forward {
 
   #begin(batch: Batch): void {
     const { report } = this;
-    report.hits = 0;
-    report.misses = 0;
-    report.missedBytes = 0;
-    report.readErrors = 0;
-    report.stallMs = 0;
-    report.nativeMs = 0;
-    report.failures.fill(null);
-    report.bits.fill(0);
-    report.pairs.fill(0);
-    report.mass.fill(0);
-    report.massBelow.fill(0);
-    this.#live.fill(1, 0, batch.tokens);
+    report.clear();
+    this.#routing.tokens = batch.tokens;
+    this.#routing.live.fill(1, 0, batch.tokens);
     let longest = 1;
     for (let row = 0; row < batch.rowCount; ++row) longest = Math.max(longest, batch.rowTokens[row]!);
     this.#residency.uses.advance(longest);
   }
 
-  #runExperts(layer: number, moe: number, batch: Batch): void {
-    const { report } = this;
+  /**
+   * Carries the plan out, wave by wave: the reads of a wave are on their way while the wave before it runs, those of the
+   * first one while the shared expert does.
+   */
+  #runPlan(layer: number, batch: Batch): void {
     const plan = this.#plan;
     const residency = this.#residency;
-    this.#choosePrecision(moe, batch);
-    planExperts(
-      {
-        layer: moe,
-        tokens: batch.tokens,
-        topK: this.#model.architecture.topK,
-        ids: this.#ids,
-        weights: this.#weights,
-        levels: this.#levels,
-        live: this.#live,
-      },
-      residency,
-      this.#settings,
-      plan,
-    );
-    report.hits += plan.hits;
-    report.misses += plan.misses;
-    const { bitBytes, scaleBytes } = this.#model.geometry;
-    report.missedBytes += plan.missedBitSlots * bitBytes + plan.missedScaleSlots * scaleBytes;
-
+    this.#countMisses();
     if (plan.waveCount > 0) this.#prepare(0);
     const from = this.#now();
     this.#native.sharedFfn(layer);
-    report.nativeMs += this.#now() - from;
+    this.report.nativeMs += this.#now() - from;
     for (let wave = 0; wave < plan.waveCount; ++wave) {
       const hasNext = wave + 1 < plan.waveCount;
       if (hasNext && plan.waveSerial[wave + 1] === 0) this.#prepare(wave + 1);
@@ -202,22 +155,32 @@ export class Forward {
     this.#errors.clear();
   }
 
+  #countMisses(): void {
+    const { report } = this;
+    const plan = this.#plan;
+    const { bitBytes, scaleBytes } = this.#model.geometry;
+    report.hits += plan.hits;
+    report.misses += plan.misses;
+    report.missedBytes += plan.missedBitSlots * bitBytes + plan.missedScaleSlots * scaleBytes;
+  }
+
   /** Levels of every (token, rank), the uses that eviction goes by, and what answers were computed at. */
-  #choosePrecision(moe: number, batch: Batch): void {
+  #choosePrecision(batch: Batch): void {
     const { architecture, ladder, fullLevel } = this.#model;
     const { topK, expertCount } = architecture;
+    const { ids, weights, levels, live, layer } = this.#routing;
     const { report } = this;
     const uses = this.#residency.uses;
     let token = 0;
     for (let row = 0; row < batch.rowCount; ++row) {
       const last = token + batch.rowTokens[row]! - 1;
       for (; token <= last; ++token) {
-        if (this.#live[token] === 0) continue;
-        chooseLevels(batch.rowIsExact[row] === 1, ladder, this.#weights, topK, token, this.#levels);
+        if (live[token] === 0) continue;
+        chooseLevels(batch.rowIsExact[row] === 1, ladder, weights, topK, token, levels);
         for (let at = token * topK; at < (token + 1) * topK; ++at) {
-          uses.record(moe * expertCount + this.#ids[at]!, last - token);
-          const level = this.#levels[at]!;
-          const weight = this.#weights[at]!;
+          uses.record(layer * expertCount + ids[at]!, last - token);
+          const level = levels[at]!;
+          const weight = weights[at]!;
           report.bits[row] = report.bits[row]! + level;
           report.mass[row] = report.mass[row]! + weight;
           if (level < fullLevel) report.massBelow[row] = report.massBelow[row]! + weight;
@@ -287,26 +250,8 @@ export class Forward {
       const token = Math.floor(plan.assignments[i]! / this.#model.architecture.topK);
       const row = batch.rows[token]!;
       if (this.report.failures[row] !== null) continue;
-      this.report.failures[row] = this.#readError(layer, plan.groupExperts[group]!, errno);
-      for (let other = 0; other < batch.tokens; ++other) if (batch.rows[other] === row) this.#live[other] = 0;
+      this.report.failures[row] = readError(this.#model, layer, plan.groupExperts[group]!, errno);
+      for (let other = 0; other < batch.tokens; ++other) if (batch.rows[other] === row) this.#routing.live[other] = 0;
     }
   }
-
-  #readError(layer: number, expert: number, errno: number): MoestroError {
-    const { name } = this.#model;
-    const offset = this.#model.expertOffset(layer, expert);
-    const errorName = nameOfErrno(errno);
-    const found =
-      errorName === 'EBADMSG' ? 'its checksum differs' : errorName === 'ENODATA' ? 'the file ends in it' : errorName;
-    return new MoestroError(
-      'EXPERT_READ_FAILED',
-      `Cannot read expert ${layer}/${expert} from "${name}": ${found}, record of ${this.#model.geometry.recordBytes} ` +
-        `bytes at offset ${offset}`,
-      { layer, expert, offset, errno, errorName },
-    );
-  }
-}
-
-function nameOfErrno(errno: number): string {
-  return Object.entries(constants.errno).find(([, value]) => value === errno)?.[0] ?? `error ${errno}`;
 }

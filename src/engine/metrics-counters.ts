@@ -1,7 +1,7 @@
 /** What the engine counts since start, and the snapshot of it. */
 import type { Residency } from '../experts/residency.js';
 import type { IoStats } from '../native/binding.js';
-import type { StepReport } from './forward.js';
+import type { StepReport } from './step-report.js';
 import type { EngineMetrics } from './types.js';
 
 export class MetricsCounters {

@@ -1,5 +1,5 @@
 /** Plans to the flat records of the addon: what binding.ts calls groups and reads. */
-import type { LayerPlan } from '../experts/plan.js';
+import type { LayerPlan } from '../experts/layer-plan.js';
 import type { Residency } from '../experts/residency.js';
 import type { PlaneGeometry } from '../model/manifest.js';
 import { GROUP, GROUP_STRIDE, READ, READ_STRIDE } from '../native/binding.js';

@@ -7,7 +7,7 @@
  * as there is at most one on its way for an expert.
  */
 import assert from 'node:assert/strict';
-import type { LayerPlan } from './plan.js';
+import type { LayerPlan } from './layer-plan.js';
 import { UseCounts } from './use-counts.js';
 
 export const MAX_BITS = 8;

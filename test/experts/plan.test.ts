@@ -3,7 +3,9 @@ import { describe, expect, it } from 'vitest';
 import { lfu } from '../../src/experts/eviction/lfu.js';
 import { lfuDecay } from '../../src/experts/eviction/lfu-decay.js';
 import { lru } from '../../src/experts/eviction/lru.js';
-import { createLayerPlan, type LayerPlan, planExperts, planSettings, type Routing } from '../../src/experts/plan.js';
+import { createLayerPlan, type LayerPlan } from '../../src/experts/layer-plan.js';
+import { planExperts, type Routing } from '../../src/experts/plan.js';
+import { planSettings } from '../../src/experts/plan-settings.js';
 import { Residency } from '../../src/experts/residency.js';
 
 const LEVELS = [2, 3, 4, 8];

@@ -2,7 +2,9 @@ import { describe, expect, it } from 'vitest';
 import { lfu } from '../../src/experts/eviction/lfu.js';
 import { lfuDecay } from '../../src/experts/eviction/lfu-decay.js';
 import { lru } from '../../src/experts/eviction/lru.js';
-import { createLayerPlan, planExperts, planSettings } from '../../src/experts/plan.js';
+import { createLayerPlan } from '../../src/experts/layer-plan.js';
+import { planExperts } from '../../src/experts/plan.js';
+import { planSettings } from '../../src/experts/plan-settings.js';
 import { expertCapacity, layerFloors, Residency } from '../../src/experts/residency.js';
 import { UseCounts } from '../../src/experts/use-counts.js';
 

@@ -4,7 +4,7 @@ import type { ForwardModel } from '../../src/engine/forward.js';
 import { KV_BLOCK_TOKENS } from '../../src/engine/memory-plan.js';
 import { type EngineEvent, type GenerateRequest, GREEDY, type Mode } from '../../src/engine/types.js';
 import type { MoestroError } from '../../src/errors.js';
-import type { PlanSettings } from '../../src/experts/plan.js';
+import type { PlanSettings } from '../../src/experts/plan-settings.js';
 import { levelLadder } from '../../src/experts/precision.js';
 import { type Architecture, DEFAULT_TABLES } from '../../src/model/manifest.js';
 import { planeGeometry } from '../../src/model/plane-geometry.js';
