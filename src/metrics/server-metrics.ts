@@ -20,37 +20,66 @@ const gauge = (name: string, help: string, read: EngineSeries['read'], label?: s
   label === undefined ? { name, help, kind: 'gauge', read } : { name, help, kind: 'gauge', read, label };
 
 const ENGINE_SERIES: readonly EngineSeries[] = [
-  counter('moestro_expert_hits_total', 'Experts routed to and resident when planned', (m) => m.hits),
-  counter('moestro_expert_misses_total', 'Experts routed to and not resident', (m) => m.misses),
-  counter('moestro_missed_bytes_total', 'Bytes of the planes that were missed', (m) => m.missedBytes),
-  counter('moestro_read_bytes_total', 'Bytes the disk delivered', (m) => m.bytesRead),
+  counter('moestro_expert_hits_total', 'Experts that were asked for and already in memory', (m) => m.hits),
+  counter(
+    'moestro_expert_misses_total',
+    'Experts that were asked for and had to be read, in whole or in part',
+    (m) => m.misses,
+  ),
+  counter(
+    'moestro_missed_bytes_total',
+    'Bytes of the parts of experts that were asked for and not in memory',
+    (m) => m.missedBytes,
+  ),
+  counter('moestro_read_bytes_total', 'Bytes of experts that the disk delivered', (m) => m.bytesRead),
   counter('moestro_read_errors_total', 'Reads of experts that failed', (m) => m.readErrors),
   gauge('moestro_reads_in_flight', 'Reads of experts under way', (m) => m.readsInFlight),
-  counter('moestro_stall_seconds_total', 'Time in which compute waited for a read', (m) => m.stallMs / 1000),
+  counter('moestro_stall_seconds_total', 'Time for which computing waited for a read', (m) => m.stallMs / 1000),
   counter(
     'moestro_tokens_total',
-    'Tokens computed',
+    'Tokens computed: of prompts (prefill) and of answers (decode)',
     (m) => ({ prefill: m.tokensPrefilled, decode: m.tokensDecoded }),
     'phase',
   ),
   counter(
     'moestro_compute_seconds_total',
-    'Time spent in steps',
+    'Time spent computing prompts (prefill) and answers (decode), stalls included',
     (m) => ({ prefill: m.prefillMs / 1000, decode: m.decodeMs / 1000 }),
     'phase',
   ),
-  counter('moestro_steps_total', 'Passes over all layers', (m) => m.steps),
-  gauge('moestro_resident_experts', 'Experts in memory by the bits they have there', (m) => m.residentByBits, 'bits'),
-  gauge('moestro_slots_used', 'Bit slots that hold a plane', (m) => m.slotsUsed),
-  gauge('moestro_slots_capacity', 'Bit slots there are', (m) => m.slotsTotal),
-  gauge('moestro_sequences_open', 'Requests being computed', (m) => m.sequencesOpen),
-  gauge('moestro_sequences_queued', 'Requests waiting for their turn', (m) => m.sequencesQueued),
-  counter('moestro_sequences_cancelled_total', 'Requests the engine gave up on demand', (m) => m.requestsCancelled),
-  gauge('moestro_kv_blocks_used', 'KV blocks that hold past tokens', (m) => m.kvBlocksUsed),
-  gauge('moestro_kv_blocks_capacity', 'KV blocks there are', (m) => m.kvBlocksTotal),
-  gauge('moestro_memory_budget_bytes', 'Memory the process may take', (m) => m.budgetBytes),
-  gauge('moestro_memory_rss_bytes', 'Memory the process takes', (m) => m.rssBytes),
-  gauge('moestro_memory_peak_rss_bytes', 'Most memory the process has taken', (m) => m.peakRssBytes),
+  counter('moestro_steps_total', 'Steps: passes of a batch of tokens through all layers', (m) => m.steps),
+  gauge(
+    'moestro_resident_experts',
+    'Experts in memory, by the bits per weight they have there',
+    (m) => m.residentByBits,
+    'bits',
+  ),
+  gauge('moestro_slots_used', 'Slots in use; a slot holds one bit per weight of one expert', (m) => m.slotsUsed),
+  gauge(
+    'moestro_slots_capacity',
+    'Slots there are; a slot holds one bit per weight of one expert',
+    (m) => m.slotsTotal,
+  ),
+  gauge('moestro_sequences_open', 'Answers under way', (m) => m.sequencesOpen),
+  gauge('moestro_sequences_queued', 'Answers waiting for their turn', (m) => m.sequencesQueued),
+  counter(
+    'moestro_sequences_cancelled_total',
+    'Answers broken off because nobody wanted them any more',
+    (m) => m.requestsCancelled,
+  ),
+  gauge(
+    'moestro_kv_blocks_used',
+    'Blocks of the KV cache (keys and values of past tokens) in use',
+    (m) => m.kvBlocksUsed,
+  ),
+  gauge('moestro_kv_blocks_capacity', 'Blocks of the KV cache there are', (m) => m.kvBlocksTotal),
+  gauge('moestro_memory_budget_bytes', 'Memory the whole process may take (--budget)', (m) => m.budgetBytes),
+  gauge('moestro_memory_rss_bytes', 'Memory the process takes now (resident set)', (m) => m.rssBytes),
+  gauge(
+    'moestro_memory_peak_rss_bytes',
+    'Most memory the process has taken so far (peak resident set)',
+    (m) => m.peakRssBytes,
+  ),
 ];
 
 /** Seconds: an answer from memory takes tenths, one from a slow disk minutes. */
@@ -109,7 +138,7 @@ async function engineText(info: EngineInfo, metrics: EngineMetrics): Promise<str
   const { dense, kv, experts, scratch, runtime, unused } = info.memory;
   const plan = new Gauge({
     name: 'moestro_memory_plan_bytes',
-    help: 'How the budget was divided at start',
+    help: 'How the budget was divided at start; unused is not taken',
     labelNames: ['part'],
     registers: [registry],
   });
