@@ -65,6 +65,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   set("cpuFeatures", cpu_features);
   set("crc32c", checksum);
   set("createEngine", create_engine);
+  set("lockFile", js_lock_file);
   set("dequantise", js_dequantise);
   set("quantiseExpert", js_quantise_expert);
   set("quantiseDense", js_quantise_dense);

@@ -1,5 +1,10 @@
 #include "native/addon/model_files.h"
 
+#include <sys/file.h>
+
+#include <cerrno>
+#include <cstring>
+
 #include "native/addon/args.h"
 #include "native/addon/options.h"
 #include "native/quantise/quantise.h"
@@ -19,6 +24,17 @@ ExpertShape expert_shape(Napi::Env env, const Napi::Value& hidden, const Napi::V
 }
 
 }  // namespace
+
+Napi::Value js_lock_file(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const int file = to_int(env, info[0], "fd", 0, 1 << 30);
+  int result = 0;
+  do result = flock(file, LOCK_EX | LOCK_NB);
+  while (result != 0 && errno == EINTR);
+  if (result != 0 && errno != EWOULDBLOCK)
+    throw_error(env, "IO_ERROR", std::string("Cannot lock a file: ") + std::strerror(errno));
+  return Napi::Boolean::New(env, result == 0);
+}
 
 Napi::Value js_dequantise(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();

@@ -4,6 +4,7 @@
 
 namespace moestro {
 
+Napi::Value js_lock_file(const Napi::CallbackInfo& info);
 Napi::Value js_dequantise(const Napi::CallbackInfo& info);
 Napi::Value js_quantise_expert(const Napi::CallbackInfo& info);
 Napi::Value js_quantise_dense(const Napi::CallbackInfo& info);

@@ -122,7 +122,7 @@ async function readText(path: string): Promise<string> {
   try {
     text = await readFile(path, 'utf8');
   } catch (cause) {
-    throw new MoestroError('IO_ERROR', `Cannot read "${path}": ${(cause as Error).message}`, { path }, cause);
+    throw new MoestroError('INVALID_CONFIG', `Cannot read "${path}": ${(cause as Error).message}`, { path }, cause);
   }
   if (text.trim() === '')
     throw new MoestroError('INVALID_CONFIG', `Cannot calibrate with "${path}": it holds no text`, { path });

@@ -3,9 +3,11 @@
  * and written in order. Memory holds a bounded number of experts whatever the model's size.
  */
 import { createHash } from 'node:crypto';
+import { existsSync, realpathSync } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join, resolve, sep } from 'node:path';
+import { MoestroError } from '../errors.js';
 import { VERSION } from '../version.js';
 import { denseTensorShapes } from './architecture-limits.js';
 import { denseTensorBytes, denseTensorKind } from './dense-layout.js';
@@ -72,10 +74,22 @@ export interface ConvertProgress {
 export async function convert(options: ConvertOptions): Promise<void> {
   const source = await openSource(options.source);
   try {
+    refuseOutAroundSource(options);
     await convertSource(source, await fingerprint(options.source), options);
   } finally {
     await source.close();
   }
+}
+
+/** With `force` the directory at `out` goes: the source must not go with it. */
+function refuseOutAroundSource({ source, out }: ConvertOptions): void {
+  const whole = existsSync(out) ? realpathSync(out) : resolve(out);
+  if (!`${realpathSync(source)}${sep}`.startsWith(`${whole}${sep}`)) return;
+  throw new MoestroError(
+    'OUTPUT_EXISTS',
+    `Cannot write "${out}": the source "${source}" lies there, needed another place`,
+    { path: out },
+  );
 }
 
 /** The same for a source that is open. `sourceKey` tells its content from another's. */

@@ -1,9 +1,11 @@
 /**
  * What an output directory under construction says of itself: who writes it (lock) and what in it is complete (ledger).
  */
-import { open, readFile, rm, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { constants } from 'node:fs';
+import { type FileHandle, mkdir, open, readFile, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { MoestroError } from '../errors.js';
+import { loadAddon } from '../native/binding.js';
 import type { DenseLayout } from './dense-layout.js';
 import type { DenseTensorEntry, PlaneGeometry } from './manifest.js';
 
@@ -23,33 +25,51 @@ export interface Ledger {
   readonly errorSums: Readonly<Record<string, number>>;
 }
 
-/** Throws OUTPUT_EXISTS when a living process holds the directory. */
-export async function takeLock(partial: string, out: string): Promise<void> {
+/**
+ * Makes the directory and takes its lock, a file that is locked as long as it is open: a writer that was killed holds
+ * nothing, whoever has its pid now. The caller closes the file, after it has removed it.
+ *
+ * @throws {MoestroError} OUTPUT_EXISTS when another process holds it.
+ */
+export async function takeLock(partial: string, out: string): Promise<FileHandle> {
   const path = join(partial, 'lock');
-  for (let attempt = 0; attempt < 2; attempt++) {
+  const { lockFile } = loadAddon();
+  for (;;) {
+    await makeDirectory(partial);
+    const file = await open(path, constants.O_RDWR | constants.O_CREAT, 0o644);
     try {
-      const file = await open(path, 'wx');
-      await file.write(String(process.pid));
+      if (!lockFile(file.fd)) {
+        const pid = (await file.readFile('utf8')).trim();
+        const who = pid === '' ? 'another process' : `process ${pid}`;
+        throw new MoestroError('OUTPUT_EXISTS', `Cannot write "${out}": ${who} is writing it`, { pid });
+      }
+      if (await isStillAt(file, path)) {
+        await file.truncate(0);
+        await file.write(String(process.pid), 0);
+        return file;
+      }
+    } catch (error) {
       await file.close();
-      return;
-    } catch (cause) {
-      if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw cause;
+      throw error;
     }
-    const pid = Number(await readFile(path, 'utf8').catch(() => ''));
-    if (Number.isInteger(pid) && pid > 0 && isAlive(pid))
-      throw new MoestroError('OUTPUT_EXISTS', `Cannot write "${out}": process ${pid} is writing it`, { pid });
-    await rm(path, { force: true }); // its writer was killed
+    // Between opening and locking, the one before finished and took the file away.
+    await file.close();
   }
-  throw new MoestroError('OUTPUT_EXISTS', `Cannot write "${out}": another process took it`);
 }
 
-function isAlive(pid: number): boolean {
+/** Not in one recursive call: that says ENOENT on a read-only file system. */
+async function makeDirectory(path: string): Promise<void> {
+  await mkdir(dirname(path), { recursive: true });
   try {
-    process.kill(pid, 0);
-    return true;
+    await mkdir(path);
   } catch (cause) {
-    return (cause as NodeJS.ErrnoException).code === 'EPERM'; // alive, and another user's
+    if ((cause as NodeJS.ErrnoException).code !== 'EEXIST' || !(await stat(path)).isDirectory()) throw cause;
   }
+}
+
+async function isStillAt(file: FileHandle, path: string): Promise<boolean> {
+  const [held, there] = await Promise.all([file.stat(), stat(path).catch(() => undefined)]);
+  return held.ino === there?.ino && held.dev === there.dev;
 }
 
 /** The ledger of the same conversion, as far as the files bear it out; undefined to begin anew. */

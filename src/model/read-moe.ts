@@ -159,7 +159,11 @@ async function readManifest(path: string): Promise<unknown> {
   const file = join(path, 'manifest.json');
   let text: string;
   try {
-    const { size } = await stat(file);
+    const found = await stat(file);
+    // A pipe would be waited for, and a directory is no manifest.
+    if (!found.isFile())
+      throw new MoestroError('MODEL_INVALID', `Cannot open "${path}": manifest.json is no file`, { path });
+    const { size } = found;
     if (size > MANIFEST_BYTES_MAX)
       throw new MoestroError(
         'MODEL_INVALID',

@@ -3,12 +3,12 @@
  * `OUT.partial/`, where a ledger says what is complete, and the directory is renamed to OUT at the end. A writer that
  * was killed is followed by one that goes on from the ledger.
  *
- *   OUT.partial/lock             pid of the writer
+ *   OUT.partial/lock             pid of the writer, which holds a lock on this file
  *   OUT.partial/ledger.json      the key of this conversion, dense tensors and expert records that are durable
  *   OUT.partial/dense.safetensors, experts.bin, tokenizer.json, tokenizer_config.json, manifest.json (last)
  */
 import { constants, existsSync } from 'node:fs';
-import { type FileHandle, mkdir, open, rename, rm, unlink } from 'node:fs/promises';
+import { type FileHandle, open, readdir, rename, rm } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { MoestroError } from '../errors.js';
 import { loadAddon } from '../native/binding.js';
@@ -69,18 +69,15 @@ export interface DenseTensorWriter {
 export async function openMoeWriter(options: MoeWriterOptions): Promise<MoeWriter> {
   const out = resolve(options.out);
   const disk = options.disk ?? realDisk;
-  if (existsSync(out) && !options.force)
-    throw new MoestroError('OUTPUT_EXISTS', `Cannot write "${options.out}": it exists; use --force to replace it`, {
-      path: options.out,
-    });
+  await checkPlace(out, options);
   const partial = `${out}.partial`;
   const layout = denseLayout(options.dense);
   const expertBytes = options.recordCount * options.geometry.recordBytes;
-  let locked = false;
+  let lock: FileHandle | undefined;
   try {
-    await mkdir(partial, { recursive: true });
-    await takeLock(partial, options.out);
-    locked = true;
+    lock = await takeLock(partial, options.out);
+    // Another writer may have finished while we came for the lock.
+    await checkPlace(out, options);
     let ledger = await readLedger(partial, options, layout);
     if (ledger === undefined) {
       for (const file of ['ledger.json', 'dense.safetensors', 'experts.bin', 'manifest.json'])
@@ -93,9 +90,9 @@ export async function openMoeWriter(options: MoeWriterOptions): Promise<MoeWrite
     const needed = layout.fileBytes + expertBytes - done;
     const found = await disk.freeBytes(partial);
     if (found < needed) throw diskFull(`Cannot write "${options.out}"`, dirname(out), found, needed);
-    return await startWriter(options, out, partial, disk, layout, ledger);
+    return await startWriter(options, out, partial, lock, disk, layout, ledger);
   } catch (cause) {
-    if (locked) await rm(join(partial, 'lock'), { force: true }).catch(() => {});
+    if (lock !== undefined) await releaseLock(partial, lock);
     throw await writeError(disk, `Cannot write "${options.out}"`, dirname(out), layout.fileBytes + expertBytes, cause);
   }
 }
@@ -104,6 +101,7 @@ async function startWriter(
   options: MoeWriterOptions,
   out: string,
   partial: string,
+  lock: FileHandle,
   disk: Disk,
   layout: DenseLayout,
   ledger: Ledger,
@@ -227,9 +225,9 @@ async function startWriter(
         await replaceFile(disk, join(partial, 'tokenizer.json'), tokenizerJson);
         await replaceFile(disk, join(partial, 'tokenizer_config.json'), tokenizerConfigJson);
         await replaceFile(disk, join(partial, 'manifest.json'), `${JSON.stringify(manifest, null, 1)}\n`);
-        await moveIntoPlace(partial, out, options.force);
+        await moveIntoPlace(partial, out, options);
         closed = true;
-        await closeAll(denseFile, expertsFile);
+        await closeAll(denseFile, expertsFile, lock);
       }),
 
     async close() {
@@ -240,7 +238,7 @@ async function startWriter(
         await saveLedger().catch(() => {});
       } finally {
         await closeAll(denseFile, expertsFile);
-        await unlink(join(partial, 'lock')).catch(() => {});
+        await releaseLock(partial, lock);
       }
     },
   };
@@ -258,15 +256,37 @@ async function openFiles(partial: string): Promise<readonly [dense: FileHandle, 
   }
 }
 
+async function releaseLock(partial: string, lock: FileHandle): Promise<void> {
+  await rm(join(partial, 'lock'), { force: true }).catch(() => {});
+  await lock.close();
+}
+
+/** Throws OUTPUT_EXISTS where something stands, except with `force` for what a conversion may replace. */
+async function checkPlace(out: string, { out: asGiven, force }: MoeWriterOptions): Promise<void> {
+  if (!existsSync(out)) return;
+  const refuse = (why: string): never => {
+    throw new MoestroError('OUTPUT_EXISTS', `Cannot write "${asGiven}": ${why}`, { path: asGiven });
+  };
+  if (!force) refuse('it exists; use --force to replace it');
+  // Force is for a model made before. Whatever else stands there, a source or a home directory, is not ours to remove.
+  if (!(await isModelOrEmpty(out))) refuse('found something else there, and --force replaces only a .moe directory');
+}
+
+async function isModelOrEmpty(path: string): Promise<boolean> {
+  const names = await readdir(path).catch(() => undefined);
+  if (names === undefined) return false;
+  return names.length === 0 || (names.includes('manifest.json') && names.includes('experts.bin'));
+}
+
 async function closeAll(...files: readonly FileHandle[]): Promise<void> {
   await Promise.all(files.map((file) => file.close()));
 }
 
 /** The rename is the moment of completion. What it replaces is set aside first and removed after. */
-async function moveIntoPlace(partial: string, out: string, force: boolean): Promise<void> {
+async function moveIntoPlace(partial: string, out: string, options: MoeWriterOptions): Promise<void> {
   const replaced = `${out}.replaced`;
+  await checkPlace(out, options);
   const exists = existsSync(out);
-  if (exists && !force) throw new MoestroError('OUTPUT_EXISTS', `Cannot write "${out}": it appeared meanwhile`);
   if (exists) {
     await rm(replaced, { recursive: true, force: true });
     await rename(out, replaced);

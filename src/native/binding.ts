@@ -221,6 +221,11 @@ export interface NativeAddon {
   cpuFeatures(): { readonly detected: readonly Isa[]; readonly chosen: Isa };
   crc32c(crc: number, bytes: Uint8Array): number;
   createEngine(options: NativeEngineOptions): NativeEngine;
+  /**
+   * Takes the exclusive lock of an open file; false when somebody else holds it. It ends when the file is closed, be
+   * it by the death of the process.
+   */
+  lockFile(fd: number): boolean;
   /** Source bytes of `count` weights to float32. Throws INVALID_ARGUMENT when lengths do not match. */
   dequantise(dtype: SourceDtype, bytes: Uint8Array, count: number, out: Float32Array): void;
   /**

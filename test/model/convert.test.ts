@@ -1,11 +1,12 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type ConvertProgress, convert, defaultBits } from '../../src/model/convert.js';
 import { type Disk, realDisk } from '../../src/model/disk.js';
+import { takeLock } from '../../src/model/partial-output.js';
 import { openMoe, verifyMoe } from '../../src/model/read-moe.js';
 import { SYNTHETIC_SHAPES } from '../../src/model/synthetic/shapes.js';
 import { loadAddon } from '../../src/native/binding.js';
@@ -196,16 +197,61 @@ describe('convert()', () => {
     expect(content(out)).toEqual(before);
     await convert({ source, out, bits: 4, threads: 1, force: true });
     expect((await verifyMoe(out)).manifest.defaultLevel).toBe(4);
-    expect(readdirSync(directory).filter((name) => name.startsWith(`${out}.`))).toEqual([]);
+    expect(readdirSync(directory).filter((name) => name.startsWith(`${basename(out)}.`))).toEqual([]);
   });
 
   it('refuses to write where a living process writes', async () => {
-    mkdirSync(`${out}.partial`);
-    writeFileSync(join(`${out}.partial`, 'lock'), String(process.pid));
+    const lock = await takeLock(`${out}.partial`, out);
     await expect(convert({ source, out, threads: 1 })).rejects.toMatchObject({
       code: 'OUTPUT_EXISTS',
       message: expect.stringContaining(`process ${process.pid}`),
     });
+    await lock.close();
+    await convert({ source, out, threads: 1 });
+  });
+
+  it('goes on after a killed writer even when another process has its pid now', async () => {
+    mkdirSync(`${out}.partial`);
+    writeFileSync(join(`${out}.partial`, 'lock'), String(process.ppid));
+    await convert({ source, out, threads: 1 });
+    await verifyMoe(out);
+  });
+
+  it('lets exactly one of several writers of one place through, and leaves nothing else', async () => {
+    const attempts = [1, 2, 3, 4].map(() => convert({ source, out, threads: 1 }));
+    const outcomes = await Promise.allSettled(attempts);
+    const refused = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason.code] : []));
+    expect(refused).toEqual(['OUTPUT_EXISTS', 'OUTPUT_EXISTS', 'OUTPUT_EXISTS']);
+    await verifyMoe(out);
+    expect(readdirSync(directory).filter((name) => name.startsWith(`${basename(out)}.`))).toEqual([]);
+  });
+
+  it('replaces nothing but a model, however forced: not a file, not a directory of other things', async () => {
+    mkdirSync(out);
+    writeFileSync(join(out, 'precious'), 'kept');
+    const file = join(directory, 'precious-file');
+    writeFileSync(file, 'kept');
+    for (const place of [out, file]) {
+      await expect(convert({ source, out: place, threads: 1, force: true })).rejects.toMatchObject({
+        code: 'OUTPUT_EXISTS',
+        message: expect.stringContaining('only a .moe directory'),
+      });
+    }
+    expect([readFileSync(join(out, 'precious'), 'utf8'), readFileSync(file, 'utf8')]).toEqual(['kept', 'kept']);
+  });
+
+  it('does not write over its own source, nor over a directory that holds it', async () => {
+    const around = join(directory, 'around.moe');
+    cpSync(source, join(around, 'source'), { recursive: true });
+    for (const name of ['manifest.json', 'experts.bin']) writeFileSync(join(around, name), '');
+    for (const place of [around, join(around, 'source')]) {
+      const attempt = convert({ source: join(around, 'source'), out: place, threads: 1, force: true });
+      await expect(attempt).rejects.toMatchObject({
+        code: 'OUTPUT_EXISTS',
+        message: expect.stringContaining('the source'),
+      });
+    }
+    expect(existsSync(join(around, 'source', 'config.json'))).toBe(true);
   });
 
   it('says what is free and needed, and writes nothing, when the disk is too small', async () => {

@@ -1,5 +1,7 @@
+import { execFileSync } from 'node:child_process';
 import {
   cpSync,
+  mkdirSync,
   mkdtempSync,
   readFileSync,
   rmSync,
@@ -56,6 +58,18 @@ const set = (object: unknown, key: string, value: unknown): void => {
 };
 
 describe('openMoe()', () => {
+  it('refuses a manifest that is a pipe or a directory, without waiting for it', async () => {
+    for (const make of [(path: string) => execFileSync('mkfifo', [path]), (path: string) => mkdirSync(path)]) {
+      const path = copy();
+      unlinkSync(join(path, 'manifest.json'));
+      make(join(path, 'manifest.json'));
+      await expect(openMoe(path)).rejects.toMatchObject({
+        code: 'MODEL_INVALID',
+        message: expect.stringContaining('manifest.json is no file'),
+      });
+    }
+  });
+
   it('gives offsets and checksums of every plane when the model is whole', async () => {
     const model = await openMoe(whole);
     const { geometry, architecture } = model.manifest;

@@ -1,5 +1,5 @@
 /** Which kind of model lies at a path? The one door to sources of conversion. */
-import { existsSync, type Stats, statSync } from 'node:fs';
+import { type Stats, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { MoestroError } from '../../errors.js';
 import { openGguf } from './gguf-source.js';
@@ -13,7 +13,7 @@ import type { ModelSource } from './source.js';
  */
 export async function openSource(path: string): Promise<ModelSource> {
   const stat = statOf(path);
-  if (stat?.isDirectory() && existsSync(join(path, 'config.json'))) return openHuggingFace(path);
+  if (stat?.isDirectory() && has(path, 'config.json')) return openHuggingFace(path);
   if (stat?.isFile() && path.toLowerCase().endsWith('.gguf')) return openGguf(path);
   const found = describeFound(path, stat);
   throw new MoestroError(
@@ -22,6 +22,8 @@ export async function openSource(path: string): Promise<ModelSource> {
     { path },
   );
 }
+
+const has = (directory: string, name: string): boolean => statOf(join(directory, name)) !== undefined;
 
 function statOf(path: string): Stats | undefined {
   try {
@@ -34,7 +36,5 @@ function statOf(path: string): Stats | undefined {
 function describeFound(path: string, stat: Stats | undefined): string {
   if (stat === undefined) return 'nothing';
   if (!stat.isDirectory()) return 'a file of another kind';
-  return existsSync(join(path, 'manifest.json'))
-    ? 'a directory that is already converted'
-    : 'a directory without config.json';
+  return has(path, 'manifest.json') ? 'a directory that is already converted' : 'a directory without config.json';
 }
