@@ -4,7 +4,14 @@ import { MoestroError } from '../errors.js';
 import { workerFile } from '../worker-file.js';
 import { Answer, type Listener } from './answer.js';
 import { errorFromWire, type FromEngine, type Line, type ToEngine } from './messages.js';
-import type { EngineClient, EngineConfig, EngineInfo, EngineMetrics, GenerateRequest, Mode } from './types.js';
+import type {
+  EngineClient,
+  EngineConfig,
+  EngineInfo,
+  EngineMetrics,
+  EvaluateOptions,
+  GenerateRequest,
+} from './types.js';
 
 /** The client's end of the line, and what ends it. */
 export interface EngineWire extends Line<ToEngine, FromEngine> {
@@ -109,8 +116,8 @@ class ThreadClient implements EngineClient {
     );
   }
 
-  evaluate(tokenIds: readonly number[], mode?: Mode): Promise<Float32Array> {
-    return this.#call((id) => ({ kind: 'evaluate', id, tokenIds, ...(mode === undefined ? {} : { mode }) }));
+  evaluate(tokenIds: readonly number[], options: EvaluateOptions = {}): Promise<Float32Array> {
+    return this.#call((id) => ({ kind: 'evaluate', id, tokenIds, options }));
   }
 
   collectImportance(on: boolean): Promise<void> {

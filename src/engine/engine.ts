@@ -2,11 +2,13 @@
  * The engine: requests in, token events out, one step at a time. Knows neither threads nor messages (worker.ts has
  * them), so it runs the same over the addon and over a scripted one.
  */
+import { formatBytes } from '../bytes.js';
 import { MoestroError } from '../errors.js';
 import { type PlanSettings, planSettings } from '../experts/plan-settings.js';
 import { Residency } from '../experts/residency.js';
 import type { NativeEngine } from '../native/binding.js';
 import { type Batch, createBatch, fillBatch } from './batch.js';
+import { Evaluation } from './evaluation.js';
 import { Forward, type ForwardModel } from './forward.js';
 import { KvBlocks } from './kv-blocks.js';
 import { type EngineMemory, KV_BLOCK_TOKENS } from './memory-plan.js';
@@ -15,7 +17,15 @@ import { OpenSequences } from './open-sequences.js';
 import { Sampler, SamplerScratch } from './sampler.js';
 import { scheduleStep } from './scheduler.js';
 import { Sequence } from './sequence.js';
-import type { EngineEvent, EngineMetrics, GenerateRequest, Mode, Usage } from './types.js';
+import {
+  type EngineEvent,
+  type EngineMetrics,
+  EVALUATION_BYTES_MAX,
+  type EvaluateOptions,
+  type GenerateRequest,
+  type Mode,
+  type Usage,
+} from './types.js';
 
 /** Where events of a step go; ids are the caller's. */
 export interface EngineSink {
@@ -111,19 +121,21 @@ export class Engine {
     );
   }
 
-  /** Logits after each token, through `sink.evaluated`. Throws as `generate`. */
-  evaluate(id: number, tokenIds: readonly number[], mode?: Mode): void {
+  /** Logits after each token from `options.from` on, through `sink.evaluated`. Throws as `generate`. */
+  evaluate(id: number, tokenIds: readonly number[], options: EvaluateOptions = {}): void {
     this.#checkTokens(tokenIds, this.#parts.memory.plan.contextLength);
+    const from = options.from ?? 0;
+    this.#checkEvaluated(from, tokenIds.length);
     this.#open.enqueue(
       new Sequence({
         id,
         promptIds: tokenIds,
         table: this.#open.openTable(),
-        isExact: (mode ?? this.#parts.mode) === 'exact',
+        isExact: (options.mode ?? this.#parts.mode) === 'exact',
         maxTokens: 0,
         stopTokenIds: new Set(),
         sampler: null,
-        evaluation: new Float32Array(tokenIds.length * this.#parts.model.architecture.vocabSize),
+        evaluation: new Evaluation(from, tokenIds.length - from, this.#parts.model.architecture.vocabSize),
         submittedMs: this.#parts.now(),
       }),
     );
@@ -238,6 +250,21 @@ export class Engine {
     }
   }
 
+  #checkEvaluated(from: number, length: number): void {
+    if (!Number.isInteger(from) || from < 0 || from >= length) {
+      throw new MoestroError('INVALID_REQUEST', `Cannot evaluate ${length} tokens from index ${from} on`);
+    }
+    const bytes = (length - from) * this.#parts.model.architecture.vocabSize * 4;
+    if (bytes > EVALUATION_BYTES_MAX) {
+      throw new MoestroError(
+        'INVALID_REQUEST',
+        `Cannot evaluate ${length - from} positions at once: their logits take ${formatBytes(bytes)}, needed at most ` +
+          `${formatBytes(EVALUATION_BYTES_MAX)}`,
+        { positions: length - from, bytes, most: EVALUATION_BYTES_MAX },
+      );
+    }
+  }
+
   /** Logits where they are needed, tokens from them, and the ends of sequences. Returns milliseconds in native calls. */
   #finishRows(stepped: readonly Sequence[]): number {
     const { sink } = this.#parts;
@@ -251,10 +278,10 @@ export class Engine {
         this.#open.close(sequence);
         sink.failed(sequence.id, sequence.failure);
       } else if (sequence.evaluation !== null) {
-        nativeMs += this.#copyLogits(sequence, first, count);
+        nativeMs += this.#copyLogits(sequence.evaluation, sequence.computed - count, first, count);
         if (sequence.computed < sequence.promptLength) continue;
         this.#open.close(sequence);
-        sink.evaluated(sequence.id, sequence.evaluation);
+        sink.evaluated(sequence.id, sequence.evaluation.logits());
       } else {
         if (sequence.generated === 0) {
           sink.event(sequence.id, { kind: 'prefill', done: sequence.computed, total: sequence.promptLength });
@@ -305,20 +332,16 @@ export class Engine {
     }
   }
 
-  #copyLogits(sequence: Sequence, first: number, count: number): number {
-    const { native, model, memory } = this.#parts;
-    const { vocabSize } = model.architecture;
-    const from = this.#parts.now();
-    for (let done = 0; done < count; done += memory.maxLogitRows) {
+  /** Logits of `count` tokens of the batch from `first` on, which stand at `position` and after, as far as wanted. */
+  #copyLogits(evaluation: Evaluation, position: number, first: number, count: number): number {
+    const { native, memory } = this.#parts;
+    const started = this.#parts.now();
+    for (let done = Math.max(0, evaluation.from - position); done < count; done += memory.maxLogitRows) {
       const rows = Math.min(memory.maxLogitRows, count - done);
       for (let i = 0; i < rows; ++i) this.#evaluationRows[i] = first + done + i;
-      const position = sequence.computed - count + done;
-      native.logits(
-        this.#evaluationRows.subarray(0, rows),
-        sequence.evaluation!.subarray(position * vocabSize, (position + rows) * vocabSize),
-      );
+      native.logits(this.#evaluationRows.subarray(0, rows), evaluation.rows(position + done, rows));
     }
-    return this.#parts.now() - from;
+    return this.#parts.now() - started;
   }
 
   #finish(sequence: Sequence, reason: 'stop' | 'length'): void {

@@ -1,11 +1,16 @@
 /** What the engine thread and its client say to each other: plain data, and errors that keep their code. */
 import { MoestroError, toMoestroError } from '../errors.js';
-import type { EngineEvent, EngineInfo, GenerateRequest, Mode } from './types.js';
+import type { EngineEvent, EngineInfo, EvaluateOptions, GenerateRequest } from './types.js';
 
 /** Ids are the client's and count up: one per request, whatever its kind. */
 export type ToEngine =
   | { readonly kind: 'generate'; readonly id: number; readonly request: GenerateRequest }
-  | { readonly kind: 'evaluate'; readonly id: number; readonly tokenIds: readonly number[]; readonly mode?: Mode }
+  | {
+      readonly kind: 'evaluate';
+      readonly id: number;
+      readonly tokenIds: readonly number[];
+      readonly options: EvaluateOptions;
+    }
   /** Given up: no answer comes. */
   | { readonly kind: 'abort'; readonly id: number }
   /** Read as far as it was wanted: the reply is the usage so far, or null when the answer had ended. */

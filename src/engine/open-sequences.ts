@@ -5,6 +5,7 @@
 import { MoestroError } from '../errors.js';
 import type { BlockTable, KvBlocks } from './kv-blocks.js';
 import type { Sequence } from './sequence.js';
+import { EVALUATION_BYTES_MAX } from './types.js';
 
 export class OpenSequences {
   readonly #blocks: KvBlocks;
@@ -100,9 +101,17 @@ export class OpenSequences {
     this.#waiting.unshift(preempted);
   }
 
+  #hasRoomForLogits(sequence: Sequence): boolean {
+    let bytes = sequence.evaluation?.bytes ?? 0;
+    if (bytes === 0) return true;
+    for (const { evaluation } of this.#running) bytes += evaluation?.bytes ?? 0;
+    return bytes <= EVALUATION_BYTES_MAX;
+  }
+
   #hasRoomFor(sequence: Sequence): boolean {
     return (
       this.#running.length < this.#limits.maxSequences &&
+      this.#hasRoomForLogits(sequence) &&
       this.#blocks.missing(sequence.table, sequence.tokens.length) <= this.#blocks.free
     );
   }

@@ -1,5 +1,6 @@
 /** One request's tokens and where it stands: waiting, running, done. Owned by engine.ts. */
 import type { MoestroError } from '../errors.js';
+import type { Evaluation } from './evaluation.js';
 import type { BlockTable } from './kv-blocks.js';
 import type { Sampler } from './sampler.js';
 import type { Runnable } from './scheduler.js';
@@ -18,8 +19,8 @@ export interface SequenceOptions {
   readonly stopTokenIds: ReadonlySet<number>;
   /** Null for a sequence that only evaluates its prompt. */
   readonly sampler: Sampler | null;
-  /** Float32Array [promptIds.length, vocabSize] that an evaluation fills, else null. */
-  readonly evaluation: Float32Array | null;
+  /** Null for a sequence that generates. */
+  readonly evaluation: Evaluation | null;
   readonly submittedMs: number;
 }
 
@@ -33,7 +34,7 @@ export class Sequence implements Runnable {
   readonly maxTokens: number;
   readonly stopTokenIds: ReadonlySet<number>;
   readonly sampler: Sampler | null;
-  readonly evaluation: Float32Array | null;
+  readonly evaluation: Evaluation | null;
   /** Tokens whose keys and values are in the KV cache. */
   computed = 0;
   lastStep = -1;

@@ -96,7 +96,7 @@ function answer(
         engine.generate(message.id, message.request);
         break;
       case 'evaluate':
-        engine.evaluate(message.id, message.tokenIds, message.mode);
+        engine.evaluate(message.id, message.tokenIds, message.options);
         break;
       case 'abort':
         engine.abort(message.id);

@@ -178,6 +178,16 @@ export interface EngineMetrics {
   readonly decodeScriptMs: number;
 }
 
+export interface EvaluateOptions {
+  /** The first position whose logits are wanted; 0 when absent. */
+  readonly from?: number;
+  /** The engine's own mode when absent. */
+  readonly mode?: Mode;
+}
+
+/** Logits that evaluations under way hold: 880 positions of a vocabulary of 152,000 tokens. */
+export const EVALUATION_BYTES_MAX = 512 << 20;
+
 /** The engine as other threads see it; made by `startEngine` in client.ts. */
 export interface EngineClient {
   readonly info: EngineInfo;
@@ -189,10 +199,12 @@ export interface EngineClient {
    */
   generate(request: GenerateRequest, signal?: AbortSignal): AsyncIterable<EngineEvent>;
   /**
-   * Teacher-forced: logits after each of `tokenIds` as Float32Array [tokenIds.length, vocabSize], for eval. One
-   * sequence, at most contextLength tokens.
+   * Teacher-forced: logits after each of `tokenIds` from index `from` on, as Float32Array [tokenIds.length - from,
+   * vocabSize], for eval. One sequence, at most contextLength tokens. The logits are the caller's memory and no part of
+   * the budget; those of evaluations under way take {@link EVALUATION_BYTES_MAX} at most, further ones wait.
+   * Throws INVALID_REQUEST when one asks for more, and as `generate`.
    */
-  evaluate(tokenIds: readonly number[], mode?: Mode): Promise<Float32Array>;
+  evaluate(tokenIds: readonly number[], options?: EvaluateOptions): Promise<Float32Array>;
   /** Squared-input sums of every expert since `collectImportance(true)`, for calibration. */
   collectImportance(on: boolean): Promise<void>;
   importance(layer: number, expert: number): Promise<{ tokens: number; gateUp: Float32Array; down: Float32Array }>;

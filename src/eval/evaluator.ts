@@ -30,10 +30,7 @@ export function engineEvaluator(client: EngineClient, concurrency: number): Eval
     vocabSize,
     contextLength,
     concurrency,
-    async logits(ids, begin, end) {
-      const all = await client.evaluate(ids.slice(0, end));
-      return all.subarray(begin * vocabSize, end * vocabSize);
-    },
+    logits: (ids, begin, end) => client.evaluate(ids.slice(0, end), { from: begin }),
     async answer(promptIds, maxTokens, stopTokenIds) {
       const answer: number[] = [];
       for await (const event of client.generate({ promptIds, maxTokens, stopTokenIds, sampling: GREEDY })) {

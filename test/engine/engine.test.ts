@@ -280,6 +280,38 @@ describe('Engine.evaluate()', () => {
     expect(outcome(2).logits).toEqual(other.outcome(1).logits);
   });
 
+  it('gives the logits from a position on, in any chunks and when its blocks were lent out', () => {
+    const { promptIds } = toyRequest(4, 60, 0);
+    const whole = fakeEngine({ chunkTokens: 64 });
+    whole.engine.evaluate(1, promptIds);
+    whole.runAll();
+    const { vocabSize } = TOY_ARCHITECTURE;
+    for (const from of [0, 1, 7, 8, 35, 59]) {
+      const { engine, outcome, runAll } = fakeEngine({ chunkTokens: 8, kvBlocks: 4, maxLogitRows: 3 });
+      engine.generate(1, toyRequest(1, 30, 40));
+      engine.evaluate(2, promptIds, { from });
+      runAll();
+      expect(outcome(2).logits).toEqual(whole.outcome(1).logits!.slice(from * vocabSize));
+    }
+  });
+
+  it('refuses positions that are not there, and more logits than evaluations may hold', () => {
+    const { engine } = fakeEngine();
+    const { promptIds } = toyRequest(1, 10, 0);
+    for (const from of [-1, 10, 0.5, Number.NaN]) {
+      expect(() => engine.evaluate(1, promptIds, { from })).toThrow(
+        expect.objectContaining({ code: 'INVALID_REQUEST' }),
+      );
+    }
+    const large = fakeEngine({ vocabSize: 1 << 22 });
+    const forty = toyRequest(1, 40, 0).promptIds;
+    expect(() => large.engine.evaluate(1, forty)).toThrow(/take 640.* MiB, needed at most 512/);
+    large.engine.evaluate(1, forty, { from: 12 });
+    large.engine.evaluate(2, forty, { from: 20 });
+    large.engine.generate(3, toyRequest(1, 5, 1));
+    expect(large.engine.metrics()).toMatchObject({ sequencesOpen: 1, sequencesQueued: 2 });
+  });
+
   it('gives the logits that generation sampled from, in any chunks', () => {
     const prompt = toyRequest(4, 21, 6);
     const { engine, outcome, runAll } = fakeEngine({ experts: 3, chunkTokens: 5 });

@@ -45,6 +45,7 @@ export interface FakeEngineOptions {
   readonly maxSequences?: number;
   readonly maxQueued?: number;
   readonly maxLogitRows?: number;
+  readonly vocabSize?: number;
   readonly mode?: Mode;
   readonly level?: 2 | 3 | 4 | 8;
   readonly seed?: number;
@@ -72,7 +73,7 @@ export const toyOffset = (layer: number, expert: number): number =>
   (TOY_MOE_LAYERS.indexOf(layer) * TOY_ARCHITECTURE.expertCount + expert) * TOY_GEOMETRY.recordBytes;
 
 export function fakeEngine(options: FakeEngineOptions = {}, sink?: EngineSink) {
-  const architecture = TOY_ARCHITECTURE;
+  const architecture = { ...TOY_ARCHITECTURE, vocabSize: options.vocabSize ?? TOY_ARCHITECTURE.vocabSize };
   const level = options.level ?? 4;
   const total = architecture.expertCount * TOY_MOE_LAYERS.length;
   const experts = options.experts ?? total;
