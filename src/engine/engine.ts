@@ -2,13 +2,14 @@
  * The engine: requests in, token events out, one step at a time. Knows neither threads nor messages (worker.ts has
  * them), so it runs the same over the addon and over a scripted one.
  */
-import { formatBytes } from '../bytes.js';
-import { MoestroError } from '../errors.js';
+import type { MoestroError } from '../errors.js';
 import { type PlanSettings, planSettings } from '../experts/plan-settings.js';
 import { Residency } from '../experts/residency.js';
 import type { NativeEngine } from '../native/binding.js';
 import { type Batch, createBatch, fillBatch } from './batch.js';
+import { checkEvaluated, checkTokens } from './check-request.js';
 import { Evaluation } from './evaluation.js';
+import { RowFinisher } from './finish-rows.js';
 import { Forward, type ForwardModel } from './forward.js';
 import { KvBlocks } from './kv-blocks.js';
 import { type EngineMemory, KV_BLOCK_TOKENS } from './memory-plan.js';
@@ -17,15 +18,7 @@ import { OpenSequences } from './open-sequences.js';
 import { Sampler, SamplerScratch } from './sampler.js';
 import { scheduleStep } from './scheduler.js';
 import { Sequence } from './sequence.js';
-import {
-  type EngineEvent,
-  type EngineMetrics,
-  EVALUATION_BYTES_MAX,
-  type EvaluateOptions,
-  type GenerateRequest,
-  type Mode,
-  type Usage,
-} from './types.js';
+import type { EngineEvent, EngineMetrics, EvaluateOptions, GenerateRequest, Mode, Usage } from './types.js';
 
 /** Where events of a step go; ids are the caller's. */
 export interface EngineSink {
@@ -57,18 +50,14 @@ export class Engine {
   readonly residency: Residency;
   readonly #parts: EngineParts;
   readonly #forward: Forward;
+  readonly #limits: { readonly vocabSize: number; readonly contextLength: number };
   readonly #blocks: KvBlocks;
   readonly #open: OpenSequences;
+  readonly #rows: RowFinisher;
   readonly #counters = new MetricsCounters();
   readonly #scratch: SamplerScratch;
-  readonly #logits: Float32Array;
-  readonly #logitRows: Int32Array;
-  /** Apart from #logitRows, which gathers while evaluations of the same step already ask for theirs. */
-  readonly #evaluationRows: Int32Array;
   readonly #counts: Int32Array;
   readonly #batch: Batch;
-  /** Sequences of this step that get a token. */
-  readonly #sampled: Sequence[] = [];
   #step = 0;
 
   constructor(parts: EngineParts) {
@@ -88,10 +77,17 @@ export class Engine {
     this.#forward = new Forward(parts.native, model, this.residency, settings, limits, parts.now);
     this.#blocks = new KvBlocks(plan.kvBlocks, KV_BLOCK_TOKENS, plan.contextLength);
     this.#open = new OpenSequences(this.#blocks, parts, parts.now);
+    this.#limits = { vocabSize: model.architecture.vocabSize, contextLength: plan.contextLength };
+    this.#rows = new RowFinisher({
+      native: parts.native,
+      open: this.#open,
+      sink: parts.sink,
+      ...this.#limits,
+      chunkTokens: plan.chunkTokens,
+      maxLogitRows: memory.maxLogitRows,
+      now: parts.now,
+    });
     this.#scratch = new SamplerScratch(model.architecture.vocabSize);
-    this.#logits = new Float32Array(memory.maxLogitRows * model.architecture.vocabSize);
-    this.#logitRows = new Int32Array(plan.chunkTokens);
-    this.#evaluationRows = new Int32Array(memory.maxLogitRows);
     this.#counts = new Int32Array(parts.maxSequences);
     this.#batch = createBatch(plan.chunkTokens, parts.maxSequences, this.#blocks.blocksPerSequence);
   }
@@ -103,8 +99,8 @@ export class Engine {
 
   /** @throws {MoestroError} INVALID_REQUEST, CONTEXT_LENGTH_EXCEEDED, QUEUE_FULL. */
   generate(id: number, request: GenerateRequest): void {
-    const { contextLength } = this.#parts.memory.plan;
-    this.#checkTokens(request.promptIds, contextLength - 1);
+    const { contextLength } = this.#limits;
+    checkTokens(request.promptIds, contextLength - 1, this.#limits);
     const room = contextLength - request.promptIds.length;
     this.#open.enqueue(
       new Sequence({
@@ -123,9 +119,9 @@ export class Engine {
 
   /** Logits after each token from `options.from` on, through `sink.evaluated`. Throws as `generate`. */
   evaluate(id: number, tokenIds: readonly number[], options: EvaluateOptions = {}): void {
-    this.#checkTokens(tokenIds, this.#parts.memory.plan.contextLength);
+    checkTokens(tokenIds, this.#limits.contextLength, this.#limits);
     const from = options.from ?? 0;
-    this.#checkEvaluated(from, tokenIds.length);
+    checkEvaluated(from, tokenIds.length, this.#limits);
     this.#open.enqueue(
       new Sequence({
         id,
@@ -135,7 +131,7 @@ export class Engine {
         maxTokens: 0,
         stopTokenIds: new Set(),
         sampler: null,
-        evaluation: new Evaluation(from, tokenIds.length - from, this.#parts.model.architecture.vocabSize),
+        evaluation: new Evaluation(from, tokenIds.length - from, this.#limits.vocabSize),
         submittedMs: this.#parts.now(),
       }),
     );
@@ -202,7 +198,7 @@ export class Engine {
       if (sequence.failure === null) sequence.computed += count;
     }
     const tokens = this.#batch.tokens;
-    const logitsMs = this.#finishRows(stepped);
+    const logitsMs = this.#rows.finishRows(stepped, this.#batch);
     ++this.#step;
     this.#counters.stepped(report, {
       isDecode,
@@ -226,126 +222,5 @@ export class Engine {
       budgetBytes: this.#parts.memory.plan.total,
       ...this.#parts.rss(),
     });
-  }
-
-  #checkTokens(tokenIds: readonly number[], most: number): void {
-    const { vocabSize } = this.#parts.model.architecture;
-    if (tokenIds.length === 0) {
-      throw new MoestroError('INVALID_REQUEST', 'Cannot run a prompt: got 0 tokens, needed at least 1');
-    }
-    if (tokenIds.length > most) {
-      const { contextLength } = this.#parts.memory.plan;
-      throw new MoestroError(
-        'CONTEXT_LENGTH_EXCEEDED',
-        `Cannot run a prompt of ${tokenIds.length} tokens: the context holds ${contextLength}, answer included`,
-        { promptTokens: tokenIds.length, contextLength },
-      );
-    }
-    const foreign = tokenIds.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
-    if (foreign !== undefined) {
-      throw new MoestroError(
-        'INVALID_REQUEST',
-        `Cannot run a prompt with token ${foreign}: the vocabulary has tokens 0 to ${vocabSize - 1}`,
-      );
-    }
-  }
-
-  #checkEvaluated(from: number, length: number): void {
-    if (!Number.isInteger(from) || from < 0 || from >= length) {
-      throw new MoestroError('INVALID_REQUEST', `Cannot evaluate ${length} tokens from index ${from} on`);
-    }
-    const bytes = (length - from) * this.#parts.model.architecture.vocabSize * 4;
-    if (bytes > EVALUATION_BYTES_MAX) {
-      throw new MoestroError(
-        'INVALID_REQUEST',
-        `Cannot evaluate ${length - from} positions at once: their logits take ${formatBytes(bytes)}, needed at most ` +
-          `${formatBytes(EVALUATION_BYTES_MAX)}`,
-        { positions: length - from, bytes, most: EVALUATION_BYTES_MAX },
-      );
-    }
-  }
-
-  /** Logits where they are needed, tokens from them, and the ends of sequences. Returns milliseconds in native calls. */
-  #finishRows(stepped: readonly Sequence[]): number {
-    const { sink } = this.#parts;
-    let nativeMs = 0;
-    let end = 0;
-    for (const [row, sequence] of stepped.entries()) {
-      const count = this.#batch.rowTokens[row]!;
-      const first = end;
-      end += count;
-      if (sequence.failure !== null) {
-        this.#open.close(sequence);
-        sink.failed(sequence.id, sequence.failure);
-      } else if (sequence.evaluation !== null) {
-        nativeMs += this.#copyLogits(sequence.evaluation, sequence.computed - count, first, count);
-        if (sequence.computed < sequence.promptLength) continue;
-        this.#open.close(sequence);
-        sink.evaluated(sequence.id, sequence.evaluation.logits());
-      } else {
-        if (sequence.generated === 0) {
-          sink.event(sequence.id, { kind: 'prefill', done: sequence.computed, total: sequence.promptLength });
-        }
-        if (sequence.computed < sequence.tokens.length) continue;
-        this.#sampled.push(sequence);
-        this.#logitRows[this.#sampled.length - 1] = end - 1;
-      }
-    }
-    nativeMs += this.#sampleRows();
-    return nativeMs;
-  }
-
-  #sampleRows(): number {
-    const { native, model, memory } = this.#parts;
-    const { vocabSize } = model.architecture;
-    let nativeMs = 0;
-    for (let first = 0; first < this.#sampled.length; first += memory.maxLogitRows) {
-      const count = Math.min(memory.maxLogitRows, this.#sampled.length - first);
-      const from = this.#parts.now();
-      native.logits(this.#logitRows.subarray(first, first + count), this.#logits.subarray(0, count * vocabSize));
-      nativeMs += this.#parts.now() - from;
-      for (let i = 0; i < count; ++i) {
-        this.#sample(this.#sampled[first + i]!, this.#logits.subarray(i * vocabSize, (i + 1) * vocabSize));
-      }
-    }
-    this.#sampled.length = 0;
-    return nativeMs;
-  }
-
-  #sample(sequence: Sequence, logits: Float32Array): void {
-    const { sink, memory } = this.#parts;
-    if (sequence.maxTokens === 0) {
-      this.#finish(sequence, 'length');
-      return;
-    }
-    const { tokenId, logprob, topLogprobs } = sequence.sampler!.sample(logits, sequence.tokens);
-    sequence.sampled(this.#parts.now());
-    if (sequence.stopTokenIds.has(tokenId)) {
-      this.#finish(sequence, 'stop');
-      return;
-    }
-    sequence.tokens.push(tokenId);
-    ++sequence.unread;
-    sink.event(sequence.id, { kind: 'token', tokenId, logprob, topLogprobs });
-    if (sequence.generated >= sequence.maxTokens || sequence.tokens.length >= memory.plan.contextLength) {
-      this.#finish(sequence, 'length');
-    }
-  }
-
-  /** Logits of `count` tokens of the batch from `first` on, which stand at `position` and after, as far as wanted. */
-  #copyLogits(evaluation: Evaluation, position: number, first: number, count: number): number {
-    const { native, memory } = this.#parts;
-    const started = this.#parts.now();
-    for (let done = Math.max(0, evaluation.from - position); done < count; done += memory.maxLogitRows) {
-      const rows = Math.min(memory.maxLogitRows, count - done);
-      for (let i = 0; i < rows; ++i) this.#evaluationRows[i] = first + done + i;
-      native.logits(this.#evaluationRows.subarray(0, rows), evaluation.rows(position + done, rows));
-    }
-    return this.#parts.now() - started;
-  }
-
-  #finish(sequence: Sequence, reason: 'stop' | 'length'): void {
-    this.#open.close(sequence);
-    this.#parts.sink.event(sequence.id, { kind: 'finish', reason, usage: sequence.usage(this.#parts.now()) });
   }
 }

@@ -1,0 +1,49 @@
+/** Can the engine run these tokens? What comes from other threads is checked here, once. */
+import { formatBytes } from '../bytes.js';
+import { MoestroError } from '../errors.js';
+import { EVALUATION_BYTES_MAX } from './types.js';
+
+interface Limits {
+  readonly vocabSize: number;
+  readonly contextLength: number;
+}
+
+/**
+ * @param most tokens at most: the context, less what the answer needs of it.
+ * @throws {MoestroError} INVALID_REQUEST, CONTEXT_LENGTH_EXCEEDED.
+ */
+export function checkTokens(tokenIds: readonly number[], most: number, { vocabSize, contextLength }: Limits): void {
+  if (tokenIds.length === 0) {
+    throw new MoestroError('INVALID_REQUEST', 'Cannot run a prompt: got 0 tokens, needed at least 1');
+  }
+  if (tokenIds.length > most) {
+    throw new MoestroError(
+      'CONTEXT_LENGTH_EXCEEDED',
+      `Cannot run a prompt of ${tokenIds.length} tokens: the context holds ${contextLength}, answer included`,
+      { promptTokens: tokenIds.length, contextLength },
+    );
+  }
+  const foreign = tokenIds.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+  if (foreign !== undefined) {
+    throw new MoestroError(
+      'INVALID_REQUEST',
+      `Cannot run a prompt with token ${foreign}: the vocabulary has tokens 0 to ${vocabSize - 1}`,
+    );
+  }
+}
+
+/** Logits of `length` tokens from index `from` on. @throws {MoestroError} INVALID_REQUEST. */
+export function checkEvaluated(from: number, length: number, { vocabSize }: Limits): void {
+  if (!Number.isInteger(from) || from < 0 || from >= length) {
+    throw new MoestroError('INVALID_REQUEST', `Cannot evaluate ${length} tokens from index ${from} on`);
+  }
+  const bytes = (length - from) * vocabSize * 4;
+  if (bytes > EVALUATION_BYTES_MAX) {
+    throw new MoestroError(
+      'INVALID_REQUEST',
+      `Cannot evaluate ${length - from} positions at once: their logits take ${formatBytes(bytes)}, needed at most ` +
+        `${formatBytes(EVALUATION_BYTES_MAX)}`,
+      { positions: length - from, bytes, most: EVALUATION_BYTES_MAX },
+    );
+  }
+}

@@ -1,0 +1,119 @@
+/** The end of a step: logits where they are needed, a token from each, and the ends of sequences. */
+import type { NativeEngine } from '../native/binding.js';
+import type { Batch } from './batch.js';
+import type { EngineSink } from './engine.js';
+import type { Evaluation } from './evaluation.js';
+import type { OpenSequences } from './open-sequences.js';
+import type { Sequence } from './sequence.js';
+
+export interface RowFinisherParts {
+  readonly native: NativeEngine;
+  readonly open: OpenSequences;
+  readonly sink: EngineSink;
+  readonly vocabSize: number;
+  readonly contextLength: number;
+  /** Tokens of one step, and rows of logits asked for at once, at most. */
+  readonly chunkTokens: number;
+  readonly maxLogitRows: number;
+  readonly now: () => number;
+}
+
+export class RowFinisher {
+  readonly #parts: RowFinisherParts;
+  readonly #logits: Float32Array;
+  readonly #logitRows: Int32Array;
+  /** Apart from #logitRows, which gathers while evaluations of the same step already ask for theirs. */
+  readonly #evaluationRows: Int32Array;
+  /** Sequences of this step that get a token. */
+  readonly #sampled: Sequence[] = [];
+
+  constructor(parts: RowFinisherParts) {
+    this.#parts = parts;
+    this.#logits = new Float32Array(parts.maxLogitRows * parts.vocabSize);
+    this.#logitRows = new Int32Array(parts.chunkTokens);
+    this.#evaluationRows = new Int32Array(parts.maxLogitRows);
+  }
+
+  /** Logits where they are needed, tokens from them, and the ends of sequences. Returns milliseconds in native calls. */
+  finishRows(stepped: readonly Sequence[], batch: Batch): number {
+    const { sink } = this.#parts;
+    let nativeMs = 0;
+    let end = 0;
+    for (const [row, sequence] of stepped.entries()) {
+      const count = batch.rowTokens[row]!;
+      const first = end;
+      end += count;
+      if (sequence.failure !== null) {
+        this.#parts.open.close(sequence);
+        sink.failed(sequence.id, sequence.failure);
+      } else if (sequence.evaluation !== null) {
+        nativeMs += this.#copyLogits(sequence.evaluation, sequence.computed - count, first, count);
+        if (sequence.computed < sequence.promptLength) continue;
+        this.#parts.open.close(sequence);
+        sink.evaluated(sequence.id, sequence.evaluation.logits());
+      } else {
+        if (sequence.generated === 0) {
+          sink.event(sequence.id, { kind: 'prefill', done: sequence.computed, total: sequence.promptLength });
+        }
+        if (sequence.computed < sequence.tokens.length) continue;
+        this.#sampled.push(sequence);
+        this.#logitRows[this.#sampled.length - 1] = end - 1;
+      }
+    }
+    nativeMs += this.#sampleRows();
+    return nativeMs;
+  }
+
+  #sampleRows(): number {
+    const { native, vocabSize, maxLogitRows } = this.#parts;
+    let nativeMs = 0;
+    for (let first = 0; first < this.#sampled.length; first += maxLogitRows) {
+      const count = Math.min(maxLogitRows, this.#sampled.length - first);
+      const from = this.#parts.now();
+      native.logits(this.#logitRows.subarray(first, first + count), this.#logits.subarray(0, count * vocabSize));
+      nativeMs += this.#parts.now() - from;
+      for (let i = 0; i < count; ++i) {
+        this.#sample(this.#sampled[first + i]!, this.#logits.subarray(i * vocabSize, (i + 1) * vocabSize));
+      }
+    }
+    this.#sampled.length = 0;
+    return nativeMs;
+  }
+
+  #sample(sequence: Sequence, logits: Float32Array): void {
+    const { sink, contextLength } = this.#parts;
+    if (sequence.maxTokens === 0) {
+      this.#finish(sequence, 'length');
+      return;
+    }
+    const { tokenId, logprob, topLogprobs } = sequence.sampler!.sample(logits, sequence.tokens);
+    sequence.sampled(this.#parts.now());
+    if (sequence.stopTokenIds.has(tokenId)) {
+      this.#finish(sequence, 'stop');
+      return;
+    }
+    sequence.tokens.push(tokenId);
+    ++sequence.unread;
+    sink.event(sequence.id, { kind: 'token', tokenId, logprob, topLogprobs });
+    if (sequence.generated >= sequence.maxTokens || sequence.tokens.length >= contextLength) {
+      this.#finish(sequence, 'length');
+    }
+  }
+
+  /** Logits of `count` tokens of the batch from `first` on, which stand at `position` and after, as far as wanted. */
+  #copyLogits(evaluation: Evaluation, position: number, first: number, count: number): number {
+    const { native, maxLogitRows } = this.#parts;
+    const started = this.#parts.now();
+    for (let done = Math.max(0, evaluation.from - position); done < count; done += maxLogitRows) {
+      const rows = Math.min(maxLogitRows, count - done);
+      for (let i = 0; i < rows; ++i) this.#evaluationRows[i] = first + done + i;
+      native.logits(this.#evaluationRows.subarray(0, rows), evaluation.rows(position + done, rows));
+    }
+    return this.#parts.now() - started;
+  }
+
+  #finish(sequence: Sequence, reason: 'stop' | 'length'): void {
+    this.#parts.open.close(sequence);
+    this.#parts.sink.event(sequence.id, { kind: 'finish', reason, usage: sequence.usage(this.#parts.now()) });
+  }
+}
