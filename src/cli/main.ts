@@ -2,6 +2,7 @@
 /** `moestro COMMAND`: loads the file of the one command that was asked for, so that the others cost no memory. */
 import './v8-flags.js';
 import { Command, CommanderError } from 'commander';
+import { MoestroError } from '../errors.js';
 import { VERSION } from '../version.js';
 import { fail } from './fail.js';
 
@@ -74,6 +75,9 @@ async function main(argv: readonly string[]): Promise<number> {
 // A reader that has seen enough (`moestro chat ... | head`) is no error.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0);
-  throw error;
+  const message = `Cannot write to standard output: ${error.message}`;
+  process.exit(fail(new MoestroError('IO_ERROR', message, {}, error)));
 });
+// Progress and remarks that nobody reads any more end nothing.
+process.stderr.on('error', () => undefined);
 process.exitCode = await main(process.argv.slice(2)).catch(fail);

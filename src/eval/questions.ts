@@ -17,10 +17,13 @@ export interface Question {
   readonly answer: string;
 }
 
-/** Reads a questions file: JSON lines of {domain, question, answer}. Throws INVALID_REQUEST naming the line. */
+/**
+ * Reads a questions file: JSON lines of {domain, question, answer}. Throws INVALID_REQUEST naming the line,
+ * INVALID_CONFIG where there is no such file.
+ */
 export function readQuestions(path: string): Question[] {
   const questions: Question[] = [];
-  for (const [index, line] of readFileSync(path, 'utf8').split('\n').entries()) {
+  for (const [index, line] of readText(path).split('\n').entries()) {
     if (line.trim() === '') continue;
     const refuse = (found: string, cause?: unknown) =>
       new MoestroError(
@@ -45,6 +48,14 @@ export function readQuestions(path: string): Question[] {
     throw new MoestroError('INVALID_REQUEST', `Cannot use questions file "${path}": it is empty`, { path });
   }
   return questions;
+}
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (cause) {
+    throw new MoestroError('INVALID_CONFIG', `Cannot read "${path}": ${(cause as Error).message}`, { path }, cause);
+  }
 }
 
 /** Asks every question. Returns percent right per domain and of all, rounded to hundredths. */

@@ -34,7 +34,12 @@ export class ReferenceWriter {
     this.#path = path;
     this.#temporary = `${path}.partial`;
     this.#vocabSize = vocabSize;
-    this.#file = openSync(this.#temporary, 'w');
+    try {
+      this.#file = openSync(this.#temporary, 'w');
+    } catch (cause) {
+      const why = (cause as Error).message;
+      throw new MoestroError('INVALID_CONFIG', `Cannot save a reference to "${path}": ${why}`, { path }, cause);
+    }
     writeSync(this.#file, this.#header());
   }
 

@@ -154,7 +154,12 @@ async function readText(directory: string, name: string): Promise<string | null>
     return await readFile(join(directory, name), 'utf8');
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
-    throw new MoestroError('IO_ERROR', `Cannot read "${join(directory, name)}"`, { name }, error);
+    throw new MoestroError(
+      'IO_ERROR',
+      `Cannot read "${join(directory, name)}": ${(error as Error).message}`,
+      { name },
+      error,
+    );
   }
 }
 
