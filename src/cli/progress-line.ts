@@ -1,8 +1,6 @@
 /** Progress of long work: a bar with rate and time left on a terminal, a plain line now and then elsewhere. */
 import cliProgress from 'cli-progress';
-
-/** Seconds between plain lines: a log of an hour's conversion stays readable. */
-const PLAIN_EVERY_MS = 10_000;
+import { statusLine } from './status-line.js';
 
 export interface ProgressLine {
   /** @param done of `total` units, of which `skipped` were done before; `label` names the phase. */
@@ -52,16 +50,15 @@ export function progressLine(
       stop: () => bar.stop(),
     };
   }
-  let last = started;
+  const log = statusLine(stream, now);
   let isDone = false;
   return {
     update(label, done, total, skipped = 0) {
-      if (isDone || (now() - last < PLAIN_EVERY_MS && done < total)) return;
-      last = now();
+      if (isDone) return;
       isDone = done >= total;
       const { done: part, all, rate, left } = facts(done, total, skipped);
       const percent = total > 0 ? Math.floor((100 * done) / total) : 100;
-      stream.write(`${label}: ${percent} %, ${part} of ${all}, ${rate}, ${left} left\n`);
+      log.show(`${label}: ${percent} %, ${part} of ${all}, ${rate}, ${left} left`, isDone);
     },
     stop() {},
   };

@@ -1,11 +1,12 @@
 /** One line on standard error that is written over; a line every ten seconds where that is no terminal. */
 export interface StatusLine {
-  readonly show: (line: string) => void;
+  /** @param isLast shown also when a log file has had a line just now. */
+  readonly show: (line: string, isLast?: boolean) => void;
   /** Takes the line away. */
   readonly clear: () => void;
 }
 
-/** How often a log file gets a line. */
+/** How often a log file gets a line: one of an hour's work stays readable. */
 const LOG_MS = 10_000;
 
 export function statusLine(
@@ -20,8 +21,8 @@ export function statusLine(
   }
   let shownAt = now();
   return {
-    show: (line) => {
-      if (now() - shownAt < LOG_MS) return;
+    show: (line, isLast = false) => {
+      if (now() - shownAt < LOG_MS && !isLast) return;
       shownAt = now();
       stream.write(`${line}\n`);
     },
