@@ -281,7 +281,8 @@ void Engine::logits(const Napi::CallbackInfo& info) {
   for (const int32_t row : rows) {
     if (row < 0 || row >= model_->batch_tokens()) throw_argument(env, "a logits row", "a token of the batch");
   }
-  if (rows.size() > static_cast<size_t>(model_->batch_tokens())) throw_argument(env, "rows", "at most one a token");
+  if (rows.size() > static_cast<size_t>(std::min(model_->batch_tokens(), model_->max_logit_rows())))
+    throw_argument(env, "rows", "at most one a token, and at most maxLogitRows");
   const auto out = to_span<float>(env, info[1], "out", rows.size() * model_->dims().vocab);
   model_->logits(rows, out.data());
 }

@@ -91,6 +91,7 @@ void Model::run_ready_experts(int layer, std::span<ExpertGroup*> groups) {
       token_rows_[rows + i] = group->assignments[i] / dims_.top_k;
       partial_row_[group->assignments[i]] = partial_used_ + rows + i;
     }
+    group->first_row = rows;
     rows += group->count;
   }
 
@@ -98,11 +99,9 @@ void Model::run_ready_experts(int layer, std::span<ExpertGroup*> groups) {
   const int group_count = static_cast<int>(groups.size());
   pool_->for_each(group_count * units, 1, [&](int begin, int end, int) {
     for (int item = begin; item < end; ++item) {
-      const int g = item / units;
       const int row = item % units * kUnitRows;
-      const ExpertGroup& group = *groups[g];
-      size_t first = 0;
-      for (int before = 0; before < g; ++before) first += groups[before]->count;
+      const ExpertGroup& group = *groups[item / units];
+      const size_t first = group.first_row;
       float* gate = s_.hidden_gate + first * inner;
       float* up = s_.hidden_up + first * inner;
       const int e = static_cast<int>(inner), h = static_cast<int>(hidden);
@@ -124,11 +123,9 @@ void Model::run_ready_experts(int layer, std::span<ExpertGroup*> groups) {
   const int down_units = static_cast<int>(hidden) / kUnitRows;
   pool_->for_each(group_count * down_units, 1, [&](int begin, int end, int) {
     for (int item = begin; item < end; ++item) {
-      const int g = item / down_units;
       const int row = item % down_units * kUnitRows;
-      const ExpertGroup& group = *groups[g];
-      size_t first = 0;
-      for (int before = 0; before < g; ++before) first += groups[before]->count;
+      const ExpertGroup& group = *groups[item / down_units];
+      const size_t first = group.first_row;
       const PlaneMatrix wd = plane_matrix(group.planes, group.level, 2 * tiles, 3 * tiles, 2 * inner,
                                           static_cast<int>(hidden), static_cast<int>(inner));
       Q8Activations x = s_.hidden_q8.view(static_cast<int>(inner));
@@ -141,8 +138,8 @@ void Model::run_ready_experts(int layer, std::span<ExpertGroup*> groups) {
   });
 
   if (collecting_) {
-    size_t first = 0;
-    for (ExpertGroup* group : groups) {
+    for (const ExpertGroup* group : groups) {
+      const size_t first = group->first_row;
       Importance& sums = importance_[static_cast<size_t>(layer) * dims_.experts + group->expert];
       sums.tokens += group->count;
       for (int i = 0; i < group->count; ++i) {
@@ -151,7 +148,6 @@ void Model::run_ready_experts(int layer, std::span<ExpertGroup*> groups) {
         for (size_t c = 0; c < hidden; ++c) sums.gate_up[c] += x[c] * x[c];
         for (size_t c = 0; c < inner; ++c) sums.down[c] += a[c] * a[c];
       }
-      first += group->count;
     }
   }
   partial_used_ += rows;

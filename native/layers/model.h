@@ -71,6 +71,7 @@ struct ExpertGroup {
   const int32_t* assignments;
   int count;
   ExpertPlanes planes;
+  int first_row = 0;    // of its hidden activations, where it runs with others; set by run_experts
   int error = 0;        // out: errno of the read it waited for
   bool waited = false;  // out
 };
@@ -110,6 +111,9 @@ struct Scratch {
   Q8Buffer hidden_q8;              // [n][expert_size]
 };
 
+// The next multiple of `to`.
+constexpr size_t round_up(size_t value, size_t to) { return (value + to - 1) / to * to; }
+
 // Squared inputs of one expert, summed over tokens.
 struct Importance {
   int64_t tokens = 0;
@@ -142,7 +146,7 @@ class Model {
   // Runs all groups; returns nanoseconds in which compute waited for a read.
   uint64_t run_experts(int layer, std::span<ExpertGroup> groups, ReadGate& gate);
   void finish_layer(int layer, const float* weights);
-  // out [rows][vocab]
+  // out [rows][vocab]; at most max_logit_rows and max_batch_tokens rows.
   void logits(std::span<const int32_t> rows, float* out);
 
   void collect_importance(bool on);
@@ -150,6 +154,7 @@ class Model {
 
   const Dims& dims() const { return dims_; }
   int batch_tokens() const { return tokens_; }
+  int max_logit_rows() const { return options_.max_logit_rows; }
   int threads() const { return pool_->threads(); }
   Isa isa() const { return kernels_->isa; }
 
@@ -207,8 +212,5 @@ class Model {
   bool collecting_ = false;
   std::vector<Importance> importance_;
 };
-
-// The number of scratch bytes that create() will take: src/engine/memory-plan.ts asks before it decides.
-size_t scratch_bytes(const Dims& dims, int threads, int max_batch_tokens);
 
 }  // namespace moestro
