@@ -1,7 +1,7 @@
 /** Can the engine run these tokens? What comes from other threads is checked here, once. */
 import { formatBytes } from '../bytes.js';
 import { MoestroError } from '../errors.js';
-import { EVALUATION_BYTES_MAX } from './types.js';
+import { EVALUATION_BYTES_MAX, type GenerateRequest, type Sampling } from './types.js';
 
 interface Limits {
   readonly vocabSize: number;
@@ -46,4 +46,34 @@ export function checkEvaluated(from: number, length: number, { vocabSize }: Limi
       { positions: length - from, bytes, most: EVALUATION_BYTES_MAX },
     );
   }
+}
+
+/** What the sampler can draw with. HTTP is stricter; programs that use the library may pass anything. */
+const SAMPLING_RANGES: readonly (readonly [name: keyof Sampling, least: number, most: number])[] = [
+  ['temperature', 0, Number.MAX_VALUE],
+  ['topK', 0, Number.MAX_VALUE],
+  ['topP', 0, 1],
+  ['minP', 0, 1],
+  ['repetitionPenalty', Number.MIN_VALUE, Number.MAX_VALUE],
+  ['presencePenalty', -Number.MAX_VALUE, Number.MAX_VALUE],
+  ['frequencyPenalty', -Number.MAX_VALUE, Number.MAX_VALUE],
+  ['penaltyWindow', 0, Number.MAX_VALUE],
+];
+
+/** @throws {MoestroError} INVALID_REQUEST naming the first number that is out of its range. */
+export function checkDrawing({ sampling, maxTokens }: Pick<GenerateRequest, 'sampling' | 'maxTokens'>): void {
+  for (const [name, least, most] of SAMPLING_RANGES) inRange(name, sampling[name], least, most);
+  if (sampling.seed !== null) inRange('seed', sampling.seed, -Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER);
+  if (sampling.topLogprobs !== null) inRange('topLogprobs', sampling.topLogprobs, 0, 20);
+  for (const [, bias] of sampling.logitBias) inRange('logitBias', bias, -Number.MAX_VALUE, Number.MAX_VALUE);
+  if (maxTokens !== null) inRange('maxTokens', maxTokens, 0, Number.MAX_VALUE);
+}
+
+function inRange(name: string, value: unknown, least: number, most: number): void {
+  if (typeof value === 'number' && value >= least && value <= most) return;
+  throw new MoestroError(
+    'INVALID_REQUEST',
+    `Cannot draw tokens with ${name} ${String(value)}: needed a number from ${least} to ${most}`,
+    { name },
+  );
 }

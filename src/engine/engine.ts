@@ -7,7 +7,7 @@ import { type PlanSettings, planSettings } from '../experts/plan-settings.js';
 import { Residency } from '../experts/residency.js';
 import type { NativeEngine } from '../native/binding.js';
 import { type Batch, createBatch, fillBatch } from './batch.js';
-import { checkEvaluated, checkTokens } from './check-request.js';
+import { checkDrawing, checkEvaluated, checkTokens } from './check-request.js';
 import { Evaluation } from './evaluation.js';
 import { RowFinisher } from './finish-rows.js';
 import { Forward, type ForwardModel } from './forward.js';
@@ -101,6 +101,7 @@ export class Engine {
   generate(id: number, request: GenerateRequest): void {
     const { contextLength } = this.#limits;
     checkTokens(request.promptIds, contextLength - 1, this.#limits);
+    checkDrawing(request);
     const room = contextLength - request.promptIds.length;
     this.#open.enqueue(
       new Sequence({

@@ -138,6 +138,28 @@ describe('Engine.generate()', () => {
     expect(native.batches).toBe(0);
   });
 
+  it('refuses numbers that the sampler cannot draw with', () => {
+    const { engine } = fakeEngine();
+    const bad: Partial<typeof GREEDY>[] = [
+      { temperature: Number.NaN },
+      { temperature: -1 },
+      { minP: 2, temperature: 1 },
+      { topP: -0.1 },
+      { topK: -1 },
+      { repetitionPenalty: 0 },
+      { frequencyPenalty: Number.POSITIVE_INFINITY },
+      { seed: Number.NaN },
+      { topLogprobs: 21 },
+      { logitBias: [[1, Number.NaN]] },
+    ];
+    for (const more of bad) {
+      const request = toyRequest(1, 5, 1, { sampling: { ...GREEDY, ...more } });
+      expect(() => engine.generate(1, request), JSON.stringify(more)).toThrow(/Cannot draw tokens with/);
+    }
+    expect(() => engine.generate(1, toyRequest(1, 5, Number.NaN))).toThrow(/maxTokens NaN/);
+    expect(engine.hasWork).toBe(false);
+  });
+
   it('takes a request without a queue while there is a place', () => {
     const { engine } = fakeEngine({ maxSequences: 1, maxQueued: 0 });
     engine.generate(1, toyRequest(1, 5, 1));
