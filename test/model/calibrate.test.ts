@@ -104,7 +104,7 @@ describe('convertCalibrated()', () => {
     const run = (changed: Partial<CalibratedConvertOptions>) =>
       convertCalibrated({ ...options(out, new CountingEngine()), ...changed });
     await expect(run({ textPath: empty })).rejects.toMatchObject({ code: 'INVALID_CONFIG' });
-    await expect(run({ textPath: join(directory, 'none.txt') })).rejects.toMatchObject({ code: 'IO_ERROR' });
+    await expect(run({ textPath: join(directory, 'none.txt') })).rejects.toMatchObject({ code: 'INVALID_CONFIG' });
     await expect(run({ out: source })).rejects.toMatchObject({ code: 'OUTPUT_EXISTS' });
     expect(readdirSync(directory).filter((name) => name.startsWith('d.moe'))).toEqual([]);
   });
