@@ -44,6 +44,8 @@ export class OpenSequences {
 
   /** @throws {MoestroError} QUEUE_FULL when it would have to wait and as many wait as may. */
   enqueue(sequence: Sequence): void {
+    // Those that the newest step made room for wait no longer.
+    this.admit();
     const isNext = this.#waiting.length === 0 && this.#hasRoomFor(sequence);
     if (!isNext && this.#waiting.length >= this.#limits.maxQueued) {
       throw new MoestroError(

@@ -138,6 +138,16 @@ describe('Engine.generate()', () => {
     expect(native.batches).toBe(0);
   });
 
+  it('takes a request when the last step made room for the one that waits', () => {
+    const { engine, outcome, runAll } = fakeEngine({ maxSequences: 1, maxQueued: 1 });
+    engine.generate(1, toyRequest(1, 5, 1));
+    engine.generate(2, toyRequest(2, 5, 1));
+    engine.step();
+    engine.generate(3, toyRequest(3, 5, 1));
+    runAll();
+    expect([1, 2, 3].map((id) => outcome(id).tokens.length)).toEqual([1, 1, 1]);
+  });
+
   it('refuses numbers that the sampler cannot draw with', () => {
     const { engine } = fakeEngine();
     const bad: Partial<typeof GREEDY>[] = [
