@@ -1,6 +1,8 @@
 /** The border of the addon: whatever is passed, a call returns or throws an error with a code, and memory stays whole. */
-import { readFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { BUNDLED_MODEL } from '../../src/cli/bundled.js';
@@ -131,5 +133,13 @@ describe('the addon', () => {
       }),
       { numRuns: 40, seed: 42 },
     );
+  });
+
+  it('lets a thread be ended in the middle of a call', () => {
+    const at = (path: string) => fileURLToPath(new URL(path, import.meta.url));
+    const script = at('../helpers/terminate-mid-call.mjs');
+    const built = ['cmake/Release', 'Release'].map((folder) => at(`../../build/${folder}/moestro.node`));
+    const { status, signal, stdout, stderr } = spawnSync(process.execPath, [script, built.find(existsSync)!]);
+    expect([String(stderr), signal, status, String(stdout)]).toEqual(['', null, 0, 'all ended\n']);
   });
 });
