@@ -1,6 +1,4 @@
 /** Byte sizes as people write them. Decimal and binary units are told apart; a bare letter ("8G") is refused as unclear. */
-import { readFileSync } from 'node:fs';
-import { totalmem } from 'node:os';
 import { MoestroError } from './errors.js';
 
 const UNITS: Readonly<Record<string, number>> = {
@@ -63,24 +61,4 @@ export function formatBytes(bytes: number): string {
 /** The least whole number of MiB that holds `bytes`: a figure that works when it is typed back as a budget. */
 export function formatBytesUp(bytes: number): string {
   return `${Math.ceil(bytes / (1 << 20))} MiB`;
-}
-
-/** Memory of the machine or of the cgroup around this process, whichever is smaller. */
-export function machineMemoryBytes(): number {
-  // cgroup v2, then v1; libuv's constrainedMemory() misses limits of parent groups, and so does this: the engine
-  // watches RSS anyway.
-  const limits = ['/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/memory/memory.limit_in_bytes'].map(readLimit);
-  const constrained = process.constrainedMemory();
-  return Math.min(totalmem(), ...limits, constrained > 0 ? constrained : Number.POSITIVE_INFINITY);
-}
-
-function readLimit(path: string): number {
-  let text: string;
-  try {
-    text = readFileSync(path, 'utf8').trim();
-  } catch {
-    return Number.POSITIVE_INFINITY; // no such control group file: no limit from it
-  }
-  const bytes = Number(text); // "max" becomes NaN
-  return Number.isFinite(bytes) && bytes > 0 ? bytes : Number.POSITIVE_INFINITY;
 }

@@ -2,9 +2,10 @@
  * The table of settings: flag, variable, help text, default and check of each stand in one row. A flag beats its
  * variable, a variable the default.
  */
-import { machineMemoryBytes, parseBytes } from './bytes.js';
+import { parseBytes } from './bytes.js';
 import type { Mode } from './engine/types.js';
 import { MoestroError } from './errors.js';
+import { memoryLimitBytes } from './machine.js';
 import type { IoBackend, Isa, KvType } from './native/binding.js';
 
 const LOG_LEVELS = ['silent', 'error', 'warn', 'info', 'debug'] as const;
@@ -97,7 +98,7 @@ export const ENGINE_SETTINGS: readonly Setting[] = [
     env: 'MOESTRO_BUDGET',
     help: 'memory the whole process may take: "8GiB", "1.5GB", "60%", or "auto" for what is free less a margin',
     fallback: 'auto',
-    parse: unless('auto', (value, name) => parseBytes(value, name, machineMemoryBytes())),
+    parse: unless('auto', (value, name) => parseBytes(value, name, memoryLimitBytes())),
   },
   {
     key: 'mode',
@@ -246,7 +247,7 @@ export const SERVER_SETTINGS: readonly Setting[] = [
     env: 'MOESTRO_BODY_LIMIT',
     help: 'largest request body',
     fallback: '32MiB',
-    parse: (value, name) => parseBytes(value, name, machineMemoryBytes()),
+    parse: (value, name) => parseBytes(value, name, memoryLimitBytes()),
   },
   {
     key: 'pingSeconds',

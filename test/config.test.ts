@@ -1,8 +1,9 @@
 import { availableParallelism, totalmem } from 'node:os';
 import { describe, expect, it } from 'vitest';
-import { formatBytes, machineMemoryBytes, parseBytes } from '../src/bytes.js';
+import { formatBytes, parseBytes } from '../src/bytes.js';
 import { engineConfig, samplingConfig, serverConfig } from '../src/config.js';
 import type { MoestroError } from '../src/errors.js';
+import { memoryLimitBytes } from '../src/machine.js';
 import { ENGINE_SETTINGS, SAMPLING_SETTINGS, SERVER_SETTINGS } from '../src/settings.js';
 
 /** The error that `act` throws. */
@@ -102,8 +103,8 @@ describe('engineConfig()', () => {
 
   it('takes a share of the machine', () => {
     const { budgetBytes } = engineConfig('m.moe', { budget: '50%' }, {});
-    expect(budgetBytes).toBe(Math.floor(machineMemoryBytes() / 2));
-    expect(machineMemoryBytes()).toBeLessThanOrEqual(totalmem());
+    expect(budgetBytes).toBe(Math.floor(memoryLimitBytes() / 2));
+    expect(memoryLimitBytes()).toBeLessThanOrEqual(totalmem());
   });
 
   it.each([

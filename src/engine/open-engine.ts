@@ -1,11 +1,11 @@
 /** From a configuration to an engine that is ready: open, plan the memory, load the dense weights. */
 import { levelLadder } from '../experts/precision.js';
 import { loadRoutingTrace } from '../experts/trace.js';
+import { defaultBudget, readMachine, readRss } from '../machine.js';
 import { type MoeModel, openMoe } from '../model/read-moe.js';
 import { loadAddon, type NativeEngine, type NativeEngineOptions } from '../native/binding.js';
 import { Engine, type EngineSink } from './engine.js';
 import type { ForwardModel } from './forward.js';
-import { defaultBudget, readMachine, readRss } from './machine.js';
 import { type EngineMemory, KV_BLOCK_TOKENS, planMemory, runtimeBytes } from './memory-plan.js';
 import type { EngineConfig, EngineInfo } from './types.js';
 

@@ -1,7 +1,8 @@
 /** How much memory may this process take, and how much does it take? From /proc and the control groups around it. */
 import { readFileSync } from 'node:fs';
+import { totalmem } from 'node:os';
 
-/** Text of a file, or null when it cannot be read: the world outside of memory-plan.ts, as an argument for tests. */
+/** Text of a file, or null when it cannot be read: the world, as an argument for tests. */
 export type ReadText = (path: string) => string | null;
 
 export interface Machine {
@@ -34,6 +35,12 @@ export function readMachine(read: ReadText = readFromDisk): Machine {
     availableBytes = Math.min(availableBytes, Math.max(0, group.limit - takenByOthers));
   }
   return { availableBytes, rssBytes, peakRssBytes };
+}
+
+/** Memory of the machine, or the tightest limit of a control group around this process: what "60%" is a share of. */
+export function memoryLimitBytes(read: ReadText = readFromDisk): number {
+  const total = kilobytes(read('/proc/meminfo'), 'MemTotal') ?? totalmem();
+  return Math.min(total, ...memoryGroups(read).map((group) => group.limit));
 }
 
 export function readRss(read: ReadText = readFromDisk): { rssBytes: number; peakRssBytes: number } {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { defaultBudget, readMachine } from '../../src/engine/machine.js';
+import { defaultBudget, memoryLimitBytes, readMachine } from '../src/machine.js';
 
 const MIB = 1 << 20;
 const STATUS = 'Name:\tnode\nVmHWM:\t  204800 kB\nVmRSS:\t  102400 kB\n';
@@ -7,6 +7,24 @@ const MEMINFO = 'MemTotal: 8388608 kB\nMemAvailable: 4194304 kB\n';
 
 const machine = (files: Readonly<Record<string, string>>) =>
   readMachine((path) => ({ '/proc/self/status': STATUS, '/proc/meminfo': MEMINFO, ...files })[path] ?? null);
+
+describe('memoryLimitBytes()', () => {
+  const limit = (files: Readonly<Record<string, string>>) =>
+    memoryLimitBytes((path) => ({ '/proc/meminfo': MEMINFO, ...files })[path] ?? null);
+
+  it('is the memory of the machine when no group limits the process', () => {
+    expect(limit({})).toBe(8192 * MIB);
+  });
+
+  it('is the tightest limit of all ancestors', () => {
+    const files = {
+      '/proc/self/cgroup': '0::/outer/inner\n',
+      '/sys/fs/cgroup/outer/inner/memory.max': `${3000 * MIB}\n`,
+      '/sys/fs/cgroup/outer/memory.max': `${1000 * MIB}\n`,
+    };
+    expect(limit(files)).toBe(1000 * MIB);
+  });
+});
 
 describe('readMachine()', () => {
   it('adds what the process has to what is free when no group limits it', () => {
