@@ -171,12 +171,7 @@ export class Engine {
   /** Runs one step; false when there was nothing to run. */
   step(): boolean {
     const started = this.#parts.now();
-    this.#open.admit();
-    if (scheduleStep(this.#open.running, this.#batch.tokenIds.length, this.#counts) === 0) return false;
-    this.#open.takeBlocks(this.#counts);
-    fillBatch(this.#batch, this.#open.running, this.#counts);
-    // None is left when all that could run waits for blocks, held by sequences that wait for their readers.
-    if (this.#batch.tokens === 0) return false;
+    if (!this.#chooseBatch()) return false;
     const isDecode = this.#open.running.every((sequence, i) => this.#counts[i] === 0 || sequence.isDecoding);
     const bytesBefore = this.#parts.native.ioStats().bytesRead;
     const report = this.#forward.run(this.#batch);
@@ -209,6 +204,18 @@ export class Engine {
       stepMs: this.#parts.now() - started,
       nativeMs: report.nativeMs + logitsMs,
     });
+    return true;
+  }
+
+  /** Who runs in the next step, with blocks for all of their tokens; false when nobody can. */
+  #chooseBatch(): boolean {
+    this.#open.admit();
+    do {
+      if (scheduleStep(this.#open.running, this.#batch.tokenIds.length, this.#counts) === 0) return false;
+      this.#open.takeBlocks(this.#counts);
+      fillBatch(this.#batch, this.#open.running, this.#counts);
+      // None is left when all that were chosen had to give their blocks back: then others are, as far as there are.
+    } while (this.#batch.tokens === 0);
     return true;
   }
 

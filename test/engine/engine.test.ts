@@ -279,6 +279,15 @@ describe('Engine with too few KV blocks', () => {
     expect(outcome(2).tokens).toEqual(alone(2).tokens);
   });
 
+  it('runs another sequence when the chosen one had to give its blocks back', () => {
+    const { engine, outcome, runAll } = fakeEngine({ contextLength: 400, kvBlocks: 13, chunkTokens: 1 });
+    for (const id of [1, 2]) engine.generate(id, toyRequest(id, 1, 280));
+    while (engine.step()) for (const id of [1, 2]) engine.acknowledge(id, 1);
+    expect(engine.hasWork).toBe(false);
+    runAll();
+    for (const id of [1, 2]) expect(outcome(id).tokens).toHaveLength(280);
+  });
+
   it('counts what was read of a sequence while it waits for blocks', () => {
     const { engine, outcome, runAll } = fakeEngine({ contextLength: 400, kvBlocks: 13 });
     engine.generate(1, toyRequest(1, 2, null));
