@@ -55,6 +55,9 @@ export type AnswerEvent =
   | { readonly kind: 'delta'; readonly text: string; readonly tokens: readonly TokenReport[] }
   | { readonly kind: 'finish'; readonly reason: 'stop' | 'length'; readonly usage: Usage };
 
+/** Characters of a text that normalisation may turn into one: NFC joins three jamo, or a letter and its marks. */
+const NORMALISED_MAX = 4;
+
 /** Owns the count of answers under way; engine and text belong to whoever made them. */
 export class TextGenerator {
   readonly info: EngineInfo;
@@ -64,6 +67,8 @@ export class TextGenerator {
   readonly defaults: Sampling;
   #engine: EngineClient;
   #text: TextModel;
+  /** No prompt of more characters (UTF-16 units) can fit the context. */
+  readonly #charactersMax: number;
   #underWay = 0;
 
   constructor(
@@ -76,6 +81,9 @@ export class TextGenerator {
     this.info = engine.info;
     this.capacity = limits.capacity;
     this.defaults = limits.defaults;
+    let longest = 1;
+    for (let id = 0; id < text.vocabSize; ++id) longest = Math.max(longest, text.tokenBytes(id).length);
+    this.#charactersMax = engine.info.contextLength * longest * NORMALISED_MAX;
   }
 
   get vocabSize(): number {
@@ -84,11 +92,14 @@ export class TextGenerator {
 
   /** Messages to prompt ids by the model's chat template. Throws TEMPLATE_FAILED, CONTEXT_LENGTH_EXCEEDED. */
   promptFromChat(messages: readonly Message[], kwargs: Readonly<Record<string, unknown>> = {}): readonly number[] {
+    const characters = messages.reduce((sum, { content }) => sum + (content?.length ?? 0) + 1, 0);
+    this.#checkCharacters(characters, 'messages');
     return this.#checked(this.#text.encodeChat(messages, { kwargs }));
   }
 
   /** Plain text to prompt ids; special tokens written in it count as such. Throws CONTEXT_LENGTH_EXCEEDED. */
   promptFromText(text: string): readonly number[] {
+    this.#checkCharacters(text.length, 'prompt');
     return this.#checked(this.#text.encode(text, { special: true }));
   }
 
@@ -205,6 +216,16 @@ export class TextGenerator {
     } finally {
       if (isOpen) await events.return?.();
     }
+  }
+
+  /** Refuses at once what cannot fit however it is cut: tokenising megabytes would hold up everybody else. */
+  #checkCharacters(characters: number, param: string): void {
+    if (characters <= this.#charactersMax) return;
+    throw new MoestroError(
+      'CONTEXT_LENGTH_EXCEEDED',
+      `Cannot take a prompt of ${characters} characters: the context of ${this.info.contextLength} tokens never holds more than ${this.#charactersMax}`,
+      { found: characters, needed: this.#charactersMax, param },
+    );
   }
 
   #checked(ids: readonly number[]): readonly number[] {

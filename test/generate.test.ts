@@ -118,4 +118,19 @@ describe('TextGenerator prompts', () => {
       }),
     );
   });
+
+  it('that cannot fit however they are cut are refused before they are tokenised', () => {
+    const { engine } = generatorOf(saying(''));
+    const untokenised = {
+      ...byteText,
+      encode: () => expect.unreachable('the text was tokenised'),
+      encodeChat: () => expect.unreachable('the messages were tokenised'),
+    };
+    const generator = new TextGenerator(engine, untokenised, { capacity: 1, defaults });
+    const tooLong = expect.objectContaining({ code: 'CONTEXT_LENGTH_EXCEEDED' });
+    expect(() => generator.promptFromText('x'.repeat(100_000))).toThrow(tooLong);
+    expect(() => generator.promptFromChat([{ role: 'user', content: 'x'.repeat(100_000) }])).toThrow(tooLong);
+    const many = Array.from({ length: 100_000 }, () => ({ role: 'user', content: null }));
+    expect(() => generator.promptFromChat(many)).toThrow(tooLong);
+  });
 });

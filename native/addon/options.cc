@@ -24,12 +24,12 @@ int optional_int(Napi::Env env, const Napi::Object& object, const char* name, in
 }
 
 Isa parse_isa_name(Napi::Env env, const std::string& name, const char* what) {
-  Isa isa;
-  if (!parse_isa(name, &isa)) throw_argument(env, what, "scalar, neon, avx2 or avx512, found \"" + name + "\"");
   const std::vector<Isa> detected = detected_isas();
-  if (std::find(detected.begin(), detected.end(), isa) == detected.end())
-    throw_argument(env, what, "an instruction set of this machine, found \"" + name + "\"");
-  return isa;
+  Isa isa;
+  if (parse_isa(name, &isa) && std::find(detected.begin(), detected.end(), isa) != detected.end()) return isa;
+  std::string names;
+  for (const Isa one : detected) names += std::string(names.empty() ? "" : ", ") + isa_name(one);
+  throw_argument(env, what, "one of this machine's instruction sets (" + names + "), found \"" + name + "\"");
 }
 
 }  // namespace

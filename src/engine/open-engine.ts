@@ -1,4 +1,5 @@
 /** From a configuration to an engine that is ready: open, plan the memory, load the dense weights. */
+import { MoestroError } from '../errors.js';
 import { levelLadder } from '../experts/precision.js';
 import { loadRoutingTrace } from '../experts/trace.js';
 import { defaultBudget, readMachine, readRss } from '../machine.js';
@@ -23,7 +24,7 @@ export interface OpenedEngine {
 export async function openEngine(
   config: EngineConfig,
   sink: EngineSink,
-  createNative: (options: NativeEngineOptions) => NativeEngine = (options) => loadAddon().createEngine(options),
+  createNative: (options: NativeEngineOptions) => NativeEngine = createFromAddon,
 ): Promise<OpenedEngine> {
   const model = await openMoe(config.modelPath);
   const { manifest } = model;
@@ -67,6 +68,16 @@ export async function openEngine(
       memory: memory.plan,
     },
   };
+}
+
+function createFromAddon(options: NativeEngineOptions): NativeEngine {
+  const addon = loadAddon();
+  const { detected } = addon.cpuFeatures();
+  if (options.isa !== undefined && !detected.includes(options.isa)) {
+    const found = `Cannot compute with "${options.isa}" kernels (--isa, MOESTRO_ISA)`;
+    throw new MoestroError('INVALID_CONFIG', `${found}: this machine has ${detected.join(', ')}`, { detected });
+  }
+  return addon.createEngine(options);
 }
 
 function describeModel(model: MoeModel, config: EngineConfig, memory: EngineMemory): ForwardModel {
