@@ -2,12 +2,14 @@
  * The engine: requests in, token events out, one step at a time. Knows neither threads nor messages (worker.ts has
  * them), so it runs the same over the addon and over a scripted one.
  */
+
 import type { MoestroError } from '../errors.js';
 import { type PlanSettings, planSettings } from '../experts/plan-settings.js';
 import { Residency } from '../experts/residency.js';
 import type { NativeEngine } from '../native/binding.js';
 import { type Batch, createBatch, fillBatch } from './batch.js';
 import { checkDrawing, checkEvaluated, checkTokens } from './check-request.js';
+import type { EngineSink } from './engine-sink.js';
 import { Evaluation } from './evaluation.js';
 import { RowFinisher } from './finish-rows.js';
 import { Forward, type ForwardModel } from './forward.js';
@@ -18,14 +20,7 @@ import { OpenSequences } from './open-sequences.js';
 import { Sampler, SamplerScratch } from './sampler.js';
 import { scheduleStep } from './scheduler.js';
 import { Sequence } from './sequence.js';
-import type { EngineEvent, EngineMetrics, EvaluateOptions, GenerateRequest, Mode, Usage } from './types.js';
-
-/** Where events of a step go; ids are the caller's. */
-export interface EngineSink {
-  event(id: number, event: EngineEvent): void;
-  failed(id: number, error: MoestroError): void;
-  evaluated(id: number, logits: Float32Array): void;
-}
+import type { EngineMetrics, EvaluateOptions, GenerateRequest, Mode, Usage } from './types.js';
 
 export interface EngineParts {
   readonly native: NativeEngine;

@@ -1,7 +1,7 @@
 /** The end of a step: logits where they are needed, a token from each, and the ends of sequences. */
 import type { NativeEngine } from '../native/binding.js';
 import type { Batch } from './batch.js';
-import type { EngineSink } from './engine.js';
+import type { EngineSink } from './engine-sink.js';
 import type { Evaluation } from './evaluation.js';
 import type { OpenSequences } from './open-sequences.js';
 import type { Sequence } from './sequence.js';

@@ -2,7 +2,8 @@
 import { setImmediate as afterMessages } from 'node:timers/promises';
 import { MoestroError } from '../errors.js';
 import type { NativeEngine } from '../native/binding.js';
-import type { Engine, EngineSink } from './engine.js';
+import type { Engine } from './engine.js';
+import type { EngineSink } from './engine-sink.js';
 import { errorToWire, type FromEngine, type Line, type ToEngine } from './messages.js';
 import type { EngineEvent } from './types.js';
 

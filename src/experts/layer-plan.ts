@@ -1,6 +1,7 @@
 /** One layer's plan and the working memory to make it, in arrays made at start: a step allocates nothing. */
-import { MAX_BITS } from './residency.js';
 
+/** Bit slots of one expert at most. */
+export const MAX_BITS = 8;
 /** Levels 2, 3, 4 and 8 as kinds 0..3, to index small tables. */
 export const LEVELS = [2, 3, 4, 8] as const;
 export const LEVEL_KINDS = LEVELS.length;

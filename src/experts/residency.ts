@@ -7,10 +7,8 @@
  * as there is at most one on its way for an expert.
  */
 import assert from 'node:assert/strict';
-import type { LayerPlan } from './layer-plan.js';
+import { type LayerPlan, MAX_BITS } from './layer-plan.js';
 import { UseCounts } from './use-counts.js';
-
-export const MAX_BITS = 8;
 
 export interface ResidencyShape {
   /** MoE layers, experts of each. */

@@ -1,5 +1,6 @@
 /** An engine over the fake native half: the toy model's shape, its memory, and what its answers were. */
-import { Engine, type EngineSink } from '../../src/engine/engine.js';
+import { Engine } from '../../src/engine/engine.js';
+import type { EngineSink } from '../../src/engine/engine-sink.js';
 import type { ForwardModel } from '../../src/engine/forward.js';
 import { KV_BLOCK_TOKENS } from '../../src/engine/memory-plan.js';
 import { type EngineEvent, type GenerateRequest, GREEDY, type Mode } from '../../src/engine/types.js';
