@@ -34,7 +34,9 @@ export async function createServer(deps: ServerDeps): Promise<FastifyInstance> {
         : `req_${randomBytes(12).toString('hex')}`;
     },
     routerOptions: { ignoreTrailingSlash: true },
-    frameworkErrors: (thrown, _request, reply) => answer(reply as FastifyReply, requestError(thrown)),
+    // No hook runs for an address that cannot be decoded.
+    frameworkErrors: (thrown, request, reply) =>
+      answer((reply as FastifyReply).header('x-request-id', request.id), requestError(thrown)),
     clientErrorHandler: answerNotHttp,
   });
   app.removeAllContentTypeParsers();

@@ -28,6 +28,8 @@ export async function sendEvents(
     'cache-control': 'no-cache',
     // nginx would collect the stream and send it in one piece.
     'x-accel-buffering': 'no',
+    // Until the headers, as for every other answer; how long the rest takes is not known yet.
+    'openai-processing-ms': String(Math.round(reply.elapsedTime)),
   });
   raw.flushHeaders();
 

@@ -129,6 +129,15 @@ describe('createServer()', () => {
     const own = await app.inject('/v1/models');
     expect(own.headers['x-request-id']).toMatch(/^req_[0-9a-f]{24}$/);
     expect(own.headers['openai-processing-ms']).toMatch(/^\d+$/);
+    const stream = await app.inject({
+      method: 'POST',
+      url: '/v1/chat/completions',
+      payload: { ...BODY, stream: true },
+    });
+    expect(stream.headers['x-request-id']).toMatch(/^req_/);
+    expect(stream.headers['openai-processing-ms']).toMatch(/^\d+$/);
+    const unreadable = await app.inject('/%ff%zz');
+    expect([unreadable.statusCode, unreadable.headers['x-request-id']]).toEqual([400, expect.stringMatching(/^req_/)]);
     const given = await app.inject({ url: '/v1/models', headers: { 'x-request-id': 'mine-1' } });
     expect(given.headers['x-request-id']).toBe('mine-1');
     const forged = await app.inject({ url: '/v1/models', headers: { 'x-request-id': 'a b"c' } });
