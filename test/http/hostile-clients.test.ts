@@ -140,6 +140,17 @@ describe('the server with the bundled model', () => {
     expect(response.status).toBe(415);
   });
 
+  it('renders a call without words by a template that knows of none', async () => {
+    const call = { id: 'c', type: 'function', function: { name: 'f', arguments: '{}' } };
+    const messages = [
+      ...CAPITAL.messages,
+      { role: 'assistant', content: null, tool_calls: [call] },
+      { role: 'tool', tool_call_id: 'c', content: 'Paris' },
+    ];
+    const answer = await post({ ...CAPITAL, messages, max_tokens: 1 });
+    expect([answer.status, await answer.json()]).toMatchObject([200, { object: 'chat.completion' }]);
+  });
+
   it('answers what is no HTTP in the same shape, and closes', async () => {
     for (const [bytes, status] of [
       ['\u0000\u0001\r\n\r\n', 400],

@@ -118,7 +118,8 @@ function readMessage(message: WireMessage, index: number): Message {
   const role = message.role === 'developer' ? 'system' : message.role === 'function' ? 'tool' : message.role;
   return {
     role,
-    content: content ?? (message.tool_calls === undefined ? '' : null),
+    // Templates that know no tools join the content to other text, and those that do know ask whether it is empty.
+    content: content ?? '',
     ...(message.name === undefined ? {} : { name: message.name }),
     ...(message.tool_calls === undefined ? {} : { tool_calls: message.tool_calls }),
     ...(message.tool_call_id === undefined ? {} : { tool_call_id: message.tool_call_id }),
