@@ -94,13 +94,13 @@ export class TextGenerator {
   promptFromChat(messages: readonly Message[], kwargs: Readonly<Record<string, unknown>> = {}): readonly number[] {
     const characters = messages.reduce((sum, { content }) => sum + (content?.length ?? 0) + 1, 0);
     this.#checkCharacters(characters, 'messages');
-    return this.#checked(this.#text.encodeChat(messages, { kwargs }));
+    return this.#checked(this.#text.encodeChat(messages, { kwargs }), 'messages');
   }
 
   /** Plain text to prompt ids; special tokens written in it count as such. Throws CONTEXT_LENGTH_EXCEEDED. */
   promptFromText(text: string): readonly number[] {
     this.#checkCharacters(text.length, 'prompt');
-    return this.#checked(this.#text.encode(text, { special: true }));
+    return this.#checked(this.#text.encode(text, { special: true }), 'prompt');
   }
 
   /** Ids as they are. Throws INVALID_REQUEST when one is outside of the vocabulary, CONTEXT_LENGTH_EXCEEDED. */
@@ -112,7 +112,7 @@ export class TextGenerator {
         param: 'prompt',
       });
     }
-    return this.#checked(ids);
+    return this.#checked(ids, 'prompt');
   }
 
   /** Ids back to text: for `echo`. */
@@ -228,18 +228,16 @@ export class TextGenerator {
     );
   }
 
-  #checked(ids: readonly number[]): readonly number[] {
+  #checked(ids: readonly number[], param: 'messages' | 'prompt'): readonly number[] {
     if (ids.length === 0) {
-      throw new MoestroError('INVALID_REQUEST', 'Cannot answer an empty prompt: needed at least one token', {
-        param: 'prompt',
-      });
+      throw new MoestroError('INVALID_REQUEST', 'Cannot answer an empty prompt: needed at least one token', { param });
     }
     const most = this.info.contextLength - 1;
     if (ids.length > most) {
       throw new MoestroError(
         'CONTEXT_LENGTH_EXCEEDED',
         `Cannot take a prompt of ${ids.length} tokens: needed at most ${most}, the context of ${this.info.contextLength} less one token of answer`,
-        { found: ids.length, needed: most, param: 'messages' },
+        { found: ids.length, needed: most, param },
       );
     }
     return ids;

@@ -114,8 +114,11 @@ describe('TextGenerator prompts', () => {
     expect(() => generator.promptFromText('x'.repeat(512))).toThrow(
       expect.objectContaining({
         code: 'CONTEXT_LENGTH_EXCEEDED',
-        details: { found: 512, needed: 511, param: 'messages' },
+        details: { found: 512, needed: 511, param: 'prompt' },
       }),
+    );
+    expect(() => generator.promptFromChat([{ role: 'user', content: 'x'.repeat(512) }])).toThrow(
+      expect.objectContaining({ details: expect.objectContaining({ param: 'messages' }) }),
     );
   });
 
