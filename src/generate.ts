@@ -37,6 +37,8 @@ export interface AnswerOptions {
 export interface Job {
   readonly promptIds: readonly number[];
   readonly options: AnswerOptions;
+  /** Whether the answer goes on with the text of the prompt, so that a space before its first word belongs to it. */
+  readonly continuesText?: boolean;
 }
 
 export interface ReportedToken {
@@ -164,7 +166,10 @@ export class TextGenerator {
     }
   }
 
-  async *#answer({ promptIds, options }: Job, signal: AbortSignal): AsyncGenerator<AnswerEvent, void, void> {
+  async *#answer(
+    { promptIds, options, continuesText = false }: Job,
+    signal: AbortSignal,
+  ): AsyncGenerator<AnswerEvent, void, void> {
     signal.throwIfAborted();
     if (options.maxTokens === 0) {
       yield { kind: 'finish', reason: 'length', usage: usageUntil(promptIds.length, 0) };
@@ -177,7 +182,7 @@ export class TextGenerator {
       sampling: options.sampling,
       ...(options.mode === undefined ? {} : { mode: options.mode }),
     };
-    const writer = new AnswerWriter(this.#text, options);
+    const writer = new AnswerWriter(this.#text, options, continuesText);
     const events = this.#engine.generate(request, signal)[Symbol.asyncIterator]();
     let isOpen = true;
     try {
@@ -257,9 +262,9 @@ class AnswerWriter {
   #written = 0;
   #emitted = 0;
 
-  constructor(text: TextModel, options: AnswerOptions) {
+  constructor(text: TextModel, options: AnswerOptions, continuesText: boolean) {
     this.#text = text;
-    this.#detokenizer = text.detokenizer();
+    this.#detokenizer = text.detokenizer({ continues: continuesText });
     this.#stops = options.stop.length > 0 ? new StopStrings(options.stop) : null;
     this.#wantsReports = options.sampling.topLogprobs !== null;
   }

@@ -85,10 +85,10 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
     chat: (messages, answerOptions = {}) => {
       const conversation = typeof messages === 'string' ? [{ role: 'user', content: messages }] : messages;
       const prompt = () => generator.promptFromChat(conversation, answerOptions.templateKwargs);
-      return new GeneratedAnswer(generator, prompt, answerOptions);
+      return new GeneratedAnswer(generator, prompt, false, answerOptions);
     },
     complete: (text, answerOptions = {}) =>
-      new GeneratedAnswer(generator, () => generator.promptFromText(text), answerOptions),
+      new GeneratedAnswer(generator, () => generator.promptFromText(text), true, answerOptions),
     metrics: () => generator.metrics(),
     close: () => opened.close(),
     [Symbol.asyncDispose]: () => opened.close(),
@@ -98,13 +98,20 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
 class GeneratedAnswer implements Answer {
   #generator: TextGenerator;
   #prompt: () => readonly number[];
+  #continuesText: boolean;
   #options: AnswerOptions;
   #hasStarted = false;
   #finish: Extract<AnswerEvent, { kind: 'finish' }> | undefined;
 
-  constructor(generator: TextGenerator, prompt: () => readonly number[], options: AnswerOptions) {
+  constructor(
+    generator: TextGenerator,
+    prompt: () => readonly number[],
+    continuesText: boolean,
+    options: AnswerOptions,
+  ) {
     this.#generator = generator;
     this.#prompt = prompt;
+    this.#continuesText = continuesText;
     this.#options = options;
   }
 
@@ -124,7 +131,8 @@ class GeneratedAnswer implements Answer {
     const left = new AbortController();
     const either = signal === undefined ? left.signal : AbortSignal.any([left.signal, signal]);
     try {
-      for await (const { value } of this.#generator.start([{ promptIds: this.#prompt(), options }], either)) {
+      const job = { promptIds: this.#prompt(), options, continuesText: this.#continuesText };
+      for await (const { value } of this.#generator.start([job], either)) {
         if (value.kind === 'delta') yield { text: value.text, tokens: value.tokens };
         else if (value.kind === 'finish') this.#finish = value;
       }

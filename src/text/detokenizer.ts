@@ -10,14 +10,17 @@ export class StreamingDetokenizer implements Detokenizer {
   private readonly skipsSpecial: boolean;
   /** ignoreBOM: U+FEFF at the start of an answer is text like any other. */
   private readonly decoder = new TextDecoder('utf-8', { ignoreBOM: true });
-  private isFirst = true;
+  private readonly continues: boolean;
+  private isFirst!: boolean;
   /** Leading characters that the vocabulary put there and no reader should see, still to be taken off. */
-  private stripLeft: number;
+  private stripLeft!: number;
 
-  constructor(vocabulary: Vocabulary, skipsSpecial = true) {
+  /** @param continues whether the ids go on with a text that is there already: then nothing is taken off the front. */
+  constructor(vocabulary: Vocabulary, skipsSpecial = true, continues = false) {
     this.vocabulary = vocabulary;
     this.skipsSpecial = skipsSpecial;
-    this.stripLeft = vocabulary.stripStart?.count ?? 0;
+    this.continues = continues;
+    this.begin();
   }
 
   push(id: number): string {
@@ -29,9 +32,13 @@ export class StreamingDetokenizer implements Detokenizer {
 
   flush(): string {
     const text = this.strip(this.decoder.decode());
-    this.isFirst = true;
-    this.stripLeft = this.vocabulary.stripStart?.count ?? 0;
+    this.begin();
     return text;
+  }
+
+  private begin(): void {
+    this.isFirst = !this.continues;
+    this.stripLeft = this.continues ? 0 : (this.vocabulary.stripStart?.count ?? 0);
   }
 
   private strip(text: string): string {

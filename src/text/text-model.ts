@@ -90,8 +90,8 @@ class FileTextModel implements TextModel {
     return this.tokenizer.encode(text, true, admits ?? undefined);
   }
 
-  detokenizer(): Detokenizer {
-    return new StreamingDetokenizer(this.tokenizer.vocabulary);
+  detokenizer(options: { readonly continues?: boolean } = {}): Detokenizer {
+    return new StreamingDetokenizer(this.tokenizer.vocabulary, true, options.continues ?? false);
   }
 
   private renderGuarded(messages: readonly ChatMessage[], options: ChatOptions): GuardedText {

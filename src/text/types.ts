@@ -33,8 +33,11 @@ export interface TextModel {
     messages: readonly ChatMessage[],
     options?: { readonly tools?: readonly unknown[]; readonly kwargs?: Readonly<Record<string, unknown>> },
   ): number[];
-  /** A streaming detokenizer of one answer. */
-  detokenizer(): Detokenizer;
+  /**
+   * A streaming detokenizer of one answer. `continues` (default false): whether its text goes on with one that is there
+   * already; vocabularies that begin every text with a space of their own keep the space of the first token then.
+   */
+  detokenizer(options?: { readonly continues?: boolean }): Detokenizer;
 }
 
 export interface ChatMessage {

@@ -52,6 +52,17 @@ describe('POST /v1/completions', () => {
     });
   });
 
+  it('keeps the space before the first word, which goes on with the prompt', async () => {
+    const { app, post } = await server(' there');
+    expect((await post({ prompt: 'hey', echo: true })).json().choices[0].text).toBe('hey there');
+    const chat = await app.inject({
+      method: 'POST',
+      url: '/v1/chat/completions',
+      payload: { messages: [{ role: 'user', content: 'hey' }] },
+    });
+    expect(chat.json().choices[0].message.content).toBe('there');
+  });
+
   it('repeats the prompt before the answer when echo is set', async () => {
     const { post, engine } = await server('!');
     expect((await post({ prompt: 'hey', echo: true })).json().choices[0].text).toBe('hey!');

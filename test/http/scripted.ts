@@ -33,9 +33,18 @@ export const byteText: TextModel = {
   hasChatTemplate: true,
   renderChat,
   encodeChat: (messages, options) => [...Buffer.from(renderChat(messages, options), 'utf8')],
-  detokenizer: () => {
+  // As vocabularies of SentencePiece's shape do: a text of its own does not begin with a space.
+  detokenizer: ({ continues = false } = {}) => {
     const decoder = new TextDecoder();
-    return { push: (id) => decoder.decode(Uint8Array.of(id), { stream: true }), flush: () => decoder.decode() };
+    let isFirst = !continues;
+    return {
+      push: (id) => {
+        const isDropped = isFirst && id === 0x20;
+        isFirst = false;
+        return isDropped ? '' : decoder.decode(Uint8Array.of(id), { stream: true });
+      },
+      flush: () => decoder.decode(),
+    };
   },
 };
 

@@ -93,4 +93,18 @@ describe('StreamingDetokenizer', () => {
     const ids = [1, ...tokenizer.encode('a a'), 2];
     expect(ids.map((id) => stream.push(id)).join('') + stream.flush()).toBe('a a');
   });
+
+  test.each(['mixtral', 'mixtral-metaspace'])('push() keeps the first space of %s when it continues a text', (name) => {
+    const tokenizer = load(name);
+    const [before, after] = [tokenizer.encode('one'), tokenizer.encode('one two')];
+    expect(after.slice(0, before.length)).toEqual(before);
+    const own = new StreamingDetokenizer(tokenizer.vocabulary);
+    const continued = new StreamingDetokenizer(tokenizer.vocabulary, true, true);
+    const textOf = (stream: StreamingDetokenizer) =>
+      after
+        .slice(before.length)
+        .map((id) => stream.push(id))
+        .join('') + stream.flush();
+    expect([textOf(own), textOf(continued)]).toEqual(['two', ' two']);
+  });
 });

@@ -27,6 +27,7 @@ export function completionsRoute(app: FastifyInstance, deps: ServerDeps): void {
       Array.from({ length: completion.choices }, (_, choice) => ({
         promptIds,
         options: optionsOfChoice(completion.options, choice),
+        continuesText: true,
       })),
     );
     const echoes = jobs.map((job, index) => {
