@@ -49,6 +49,8 @@ export interface ReportedToken {
 
 /** One token of the answer with its alternatives; made only when logprobs were asked for. */
 export interface TokenReport extends ReportedToken {
+  /** Characters (UTF-16 units) of the answer before the token's own; the pieces of one character all begin where it does. */
+  readonly begin: number;
   readonly top: readonly ReportedToken[];
 }
 
@@ -257,8 +259,8 @@ class AnswerWriter {
   #detokenizer;
   #stops;
   #wantsReports;
-  /** Tokens not reported yet, each with where its text begins and ends in the answer. */
-  #held: { readonly report: TokenReport; readonly begin: number; readonly end: number }[] = [];
+  /** Tokens not reported yet, each with where its text ends in the answer. */
+  #held: { readonly report: TokenReport; readonly end: number }[] = [];
   #written = 0;
   #emitted = 0;
 
@@ -280,8 +282,8 @@ class AnswerWriter {
     this.#written += piece.length;
     if (this.#wantsReports) {
       const top = token.topLogprobs.map((other) => this.#report(other.tokenId, other.logprob));
-      const report = { ...this.#report(token.tokenId, token.logprob ?? LOGPROB_FLOOR), top };
-      this.#held.push({ report, begin, end: this.#written });
+      const report = { ...this.#report(token.tokenId, token.logprob ?? LOGPROB_FLOOR), begin, top };
+      this.#held.push({ report, end: this.#written });
     }
     return this.#emit(piece);
   }
@@ -310,7 +312,7 @@ class AnswerWriter {
     const tokens: TokenReport[] = [];
     while (this.#held.length > 0) {
       const first = this.#held[0]!;
-      const isShown = first.end <= this.#emitted || (this.isStopped && first.begin < this.#emitted);
+      const isShown = first.end <= this.#emitted || (this.isStopped && first.report.begin < this.#emitted);
       if (!isShown) break;
       tokens.push(first.report);
       this.#held.shift();

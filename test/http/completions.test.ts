@@ -98,6 +98,16 @@ describe('POST /v1/completions', () => {
     expect(events.flatMap((event) => event.choices?.[0]?.logprobs?.text_offset ?? [])).toEqual([0, 1, 2]);
   });
 
+  it('counts offsets in the text that is shown when tokens are pieces of characters', async () => {
+    const { post } = await server('a€b');
+    const { text, logprobs } = (await post({ prompt: 'x', logprobs: 0 })).json().choices[0];
+    expect([text, logprobs.text_offset]).toEqual(['a€b', [0, 1, 1, 1, 2]]);
+    const events = sseEvents((await post({ prompt: 'x', logprobs: 0, stream: true })).body) as {
+      choices?: { logprobs: { text_offset: number[] } | null }[];
+    }[];
+    expect(events.flatMap((event) => event.choices?.[0]?.logprobs?.text_offset ?? [])).toEqual([0, 1, 1, 1, 2]);
+  });
+
   const refused: readonly (readonly [string, object, string, string])[] = [
     ['no prompt', {}, 'prompt', 'invalid_value'],
     ['an empty prompt', { prompt: '' }, 'prompt', 'invalid_value'],

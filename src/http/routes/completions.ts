@@ -66,7 +66,7 @@ async function wholeAnswer(answers: Answers, frame: Frame, request: CompletionRe
     choices: parts.map(({ text, tokens, reason }, index) => ({
       text,
       index,
-      logprobs: topLogprobs === null ? null : completionLogprobs(tokens, 0, topLogprobs > 0),
+      logprobs: topLogprobs === null ? null : completionLogprobs(tokens, topLogprobs > 0),
       finish_reason: reason,
     })),
     usage: usageBody(usages, request.prompts.length),
@@ -85,13 +85,10 @@ async function* answerChunks(
     choices: [{ text, index, logprobs, finish_reason: reason }],
   });
   for (const [index, echo] of echoes.entries()) if (echo !== '') yield chunk(index, echo, null, null);
-  const offsets = echoes.map(() => 0);
   const usages: AnswerUsage[] = [];
   for await (const { index, value } of answers) {
     if (value.kind === 'delta') {
-      const at = offsets[index]!;
-      offsets[index] = at + value.tokens.reduce((length, token) => length + token.text.length, 0);
-      const logprobs = topLogprobs === null ? null : completionLogprobs(value.tokens, at, topLogprobs > 0);
+      const logprobs = topLogprobs === null ? null : completionLogprobs(value.tokens, topLogprobs > 0);
       yield chunk(index, value.text, logprobs, null);
     } else if (value.kind === 'finish') {
       usages.push(value.usage);

@@ -8,20 +8,11 @@ export const chatLogprobs = (tokens: readonly TokenReport[]) => ({
   refusal: null,
 });
 
-/** @param offset characters of the choice's text before the first of these tokens. */
-export function completionLogprobs(tokens: readonly TokenReport[], offset: number, wantsTop: boolean) {
-  let at = offset;
-  const offsets = tokens.map(({ text }) => {
-    const begin = at;
-    at += text.length;
-    return begin;
-  });
-  return {
-    tokens: tokens.map(({ text }) => text),
-    token_logprobs: tokens.map(({ logprob }) => logprob),
-    top_logprobs: wantsTop
-      ? tokens.map(({ top }) => Object.fromEntries(top.map(({ text, logprob }) => [text, logprob])))
-      : null,
-    text_offset: offsets,
-  };
-}
+export const completionLogprobs = (tokens: readonly TokenReport[], wantsTop: boolean) => ({
+  tokens: tokens.map(({ text }) => text),
+  token_logprobs: tokens.map(({ logprob }) => logprob),
+  top_logprobs: wantsTop
+    ? tokens.map(({ top }) => Object.fromEntries(top.map(({ text, logprob }) => [text, logprob])))
+    : null,
+  text_offset: tokens.map(({ begin }) => begin),
+});
