@@ -32,12 +32,16 @@ function main(): void {
   if (!Number.isInteger(layerCount) || layerCount < 1 || layerCount > full.layerCount) {
     throw new MoestroError('INVALID_CONFIG', `Cannot use --layers "${values.layers}": needed 1 to ${full.layerCount}`);
   }
+  const seed = Number(values.seed);
+  if (!/^\d+$/.test(values.seed) || !Number.isSafeInteger(seed)) {
+    throw new MoestroError('INVALID_CONFIG', `Cannot use --seed "${values.seed}": needed a whole number`);
+  }
   const started = performance.now();
   const manifest = writeSynthetic({
     name: layerCount === full.layerCount ? shape : `${shape}-${layerCount}l`,
     architecture: { ...full, layerCount, layerKinds: full.layerKinds.slice(0, layerCount) },
     bitsStored: values.bits === '8' ? 8 : 4,
-    seed: Number(values.seed),
+    seed,
     out,
     onBytes: (done, total) => {
       if (process.stderr.isTTY) process.stderr.write(`\r${((100 * done) / total).toFixed(1)} %`);
