@@ -140,6 +140,18 @@ describe('the server with the bundled model', () => {
     expect(response.status).toBe(415);
   });
 
+  it('refuses values for the template that are nested too deep to walk', async () => {
+    const deep = '['.repeat(20_000) + ']'.repeat(20_000);
+    const places = [
+      [`{"messages":[{"role":"user","content":"hi"}],"chat_template_kwargs":{"a":${deep}}}`, 'chat_template_kwargs'],
+      [`{"messages":[{"role":"assistant","tool_calls":${deep}}]}`, 'messages[0].tool_calls'],
+    ] as const;
+    for (const [body, param] of places) {
+      const answer = await post(body);
+      expect([answer.status, await answer.json()]).toMatchObject([400, { error: { param, code: 'invalid_value' } }]);
+    }
+  });
+
   it('renders a call without words by a template that knows of none', async () => {
     const call = { id: 'c', type: 'function', function: { name: 'f', arguments: '{}' } };
     const messages = [

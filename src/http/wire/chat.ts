@@ -86,10 +86,20 @@ function topLogprobs(body: ChatBody): number | null {
 
 function templateKwargs(body: ChatBody): Record<string, unknown> {
   const effort = body.reasoning_effort;
+  refuseDeep(body.chat_template_kwargs, 'chat_template_kwargs');
   return {
     ...(effort === undefined ? {} : { reasoning_effort: effort, enable_thinking: effort !== 'none' }),
     ...(body.chat_template_kwargs as Record<string, unknown> | undefined),
   };
+}
+
+/** What goes to the template as it is, is walked there by functions that call themselves: deeper than any honest value. */
+const NESTING_MAX = 100;
+
+function refuseDeep(value: unknown, path: string, left = NESTING_MAX): void {
+  if (typeof value !== 'object' || value === null) return;
+  if (left === 0) throw invalid(path, 'values nested deeper', `at most ${NESTING_MAX} levels`);
+  for (const item of Object.values(value)) refuseDeep(item, path, left - 1);
 }
 
 function refuseUnsupported(body: ChatBody): void {
@@ -114,6 +124,7 @@ function readMessage(message: WireMessage, index: number): Message {
   if (content === null && message.role !== 'assistant') {
     throw invalid(`${path}.content`, 'nothing', 'a string or a list of text parts');
   }
+  refuseDeep(message.tool_calls, `${path}.tool_calls`);
   // Newer names of older roles: templates know system and tool.
   const role = message.role === 'developer' ? 'system' : message.role === 'function' ? 'tool' : message.role;
   return {
