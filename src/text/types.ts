@@ -26,8 +26,8 @@ export interface TextModel {
     },
   ): string;
   /**
-   * Messages to prompt ids. Markup and content are tokenised separately: special tokens written inside a message's
-   * content stay text, so that a message cannot end its turn or open another.
+   * Messages to prompt ids. The prompt is tokenised as one text, but special tokens written inside a message stay text,
+   * so that a message cannot end its turn or open another.
    */
   encodeChat(
     messages: readonly ChatMessage[],
