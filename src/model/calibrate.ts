@@ -91,7 +91,8 @@ async function measure(
   const tokenizer = await options.loadTextModel(modelPath);
   const ids = tokenizer.encode(text).slice(0, TOKENS_MAX);
   const settings = options.threads === undefined ? {} : { threads: String(options.threads) };
-  const engine = await options.startEngine(engineConfig(modelPath, settings));
+  // Without MOESTRO_* variables: what is measured must not depend on how the model will be served.
+  const engine = await options.startEngine(engineConfig(modelPath, settings, {}));
   try {
     const length = Math.min(SEQUENCE_TOKENS, engine.info.contextLength - 1);
     await engine.collectImportance(true);
