@@ -324,7 +324,7 @@ Napi::Value Engine::cancel_read(const Napi::CallbackInfo& info) {
 
 void Engine::collect_importance(const Napi::CallbackInfo& info) {
   check_open(info.Env());
-  model_->collect_importance(to_bool(info.Env(), info[0], "on"));
+  check(info.Env(), model_->collect_importance(to_bool(info.Env(), info[0], "on")));
 }
 
 Napi::Value Engine::importance(const Napi::CallbackInfo& info) {

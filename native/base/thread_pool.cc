@@ -20,6 +20,7 @@
 #include <chrono>
 #include <climits>
 #include <cstdint>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -195,7 +196,12 @@ ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
   s.may_spin = enough;  // a spinning worker would keep its own colleagues off the core
   s.workers.reserve(s.thread_count - 1);
   for (int worker = 1; worker < s.thread_count; ++worker) {
-    s.workers.emplace_back([&s, worker] { s.worker_loop(worker); });
+    try {
+      s.workers.emplace_back([&s, worker] { s.worker_loop(worker); });
+    } catch (const std::system_error&) {
+      // A limit on processes or memory: the threads there are do all the work.
+      s.thread_count = worker;
+    }
   }
   if (!enough) return;
   s.spare_cpu = cpus[0];

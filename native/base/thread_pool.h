@@ -15,7 +15,7 @@ class ThreadPool {
  public:
   using Task = void (*)(void* context, int begin, int end, int worker);  // worker in [0, threads())
 
-  // threads >= 1 counts the caller; 1 makes no thread at all.
+  // threads >= 1 counts the caller; 1 makes no thread at all. Where the system refuses one, there are fewer.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;

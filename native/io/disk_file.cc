@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -126,7 +127,13 @@ Status read_file_uncached(const std::string& path, uint64_t offset, size_t bytes
                                    : bounce.status().message();
   };
   std::vector<std::thread> threads;
-  for (size_t reader = 1; reader < readers; ++reader) threads.emplace_back(read_share, reader);
+  for (size_t reader = 1; reader < readers; ++reader) {
+    try {
+      threads.emplace_back(read_share, reader);
+    } catch (const std::system_error&) {  // no thread to be had: its share is read here
+      read_share(reader);
+    }
+  }
   read_share(0);
   for (std::thread& thread : threads) thread.join();
   for (const std::string& failure : failures) {

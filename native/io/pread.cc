@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <condition_variable>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -21,8 +22,6 @@ class PreadQueue final : public QueueCore {
     waiting_.reserve(static_cast<size_t>(slot_count()));
     ended_.reserve(static_cast<size_t>(slot_count()));
     taken_.reserve(static_cast<size_t>(slot_count()));
-    const int threads = std::min(options.pread_threads, options.queue_depth);
-    for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { read_loop(); });
   }
 
   ~PreadQueue() override {
@@ -33,6 +32,16 @@ class PreadQueue final : public QueueCore {
     }
     work_.notify_all();
     for (std::thread& thread : threads_) thread.join();
+  }
+
+  // Fewer threads than asked for where the system refuses some; IO_ERROR where it refuses all.
+  Status start_threads(int count) {
+    try {
+      for (int i = 0; i < count; ++i) threads_.emplace_back([this] { read_loop(); });
+    } catch (const std::system_error& refusal) {
+      if (threads_.empty()) return Status("IO_ERROR", std::string("Cannot start a thread to read: ") + refusal.what());
+    }
+    return Status();
   }
 
   const char* backend_name() const override { return "pread"; }
@@ -102,7 +111,10 @@ class PreadQueue final : public QueueCore {
 Result<std::unique_ptr<ReadQueue>> make_pread_queue(const ReadQueueOptions& options) {
   auto file = DiskFile::open(options.path, options.direct);
   if (!file.ok()) return file.status();
-  return std::unique_ptr<ReadQueue>(std::make_unique<PreadQueue>(options, std::move(file.value())));
+  auto queue = std::make_unique<PreadQueue>(options, std::move(file.value()));
+  const int threads = std::min(options.pread_threads, options.queue_depth);
+  if (Status status = queue->start_threads(threads); !status.ok()) return status;
+  return std::unique_ptr<ReadQueue>(std::move(queue));
 }
 
 }  // namespace moestro

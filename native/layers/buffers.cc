@@ -77,6 +77,10 @@ Status Model::allocate(std::shared_ptr<Ledger> ledger) {
   const size_t value_bytes = options_.kv_type == KvType::f16 ? 2 : 1;
   const size_t side = round_up(block_values * value_bytes * options_.kv_blocks, 64);
   const size_t scale_side = options_.kv_type == KvType::int8 ? round_up(block_scales * 4 * options_.kv_blocks, 64) : 0;
+  // One side stays far below 2^64, all layers at the largest of every dimension do not.
+  if (side + scale_side > SIZE_MAX / 4 / d.layers)
+    return Status("OUT_OF_MEMORY", "Cannot allocate a KV cache of " + std::to_string(options_.kv_blocks) +
+                                       " blocks: more bytes than an address can name");
   auto kv = AlignedBuffer::allocate((side + scale_side) * 2 * d.layers, ledger, "kv");
   if (!kv.ok()) return kv.status();
   kv_ = std::move(kv.value());

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <new>
 
 #include "native/layers/model.h"
 
@@ -171,15 +172,24 @@ void Model::finish_layer(int layer, const float* weights) {
   });
 }
 
-void Model::collect_importance(bool on) {
-  collecting_ = on;
+Status Model::collect_importance(bool on) {
+  collecting_ = false;
   importance_.clear();
-  if (!on) return;
-  importance_.resize(static_cast<size_t>(dims_.layers) * dims_.experts);
-  for (Importance& sums : importance_) {
-    sums.gate_up.assign(dims_.hidden, 0.0f);
-    sums.down.assign(dims_.expert_size, 0.0f);
+  if (!on) return Status();
+  const size_t experts = static_cast<size_t>(dims_.layers) * dims_.experts;
+  try {
+    importance_.resize(experts);
+    for (Importance& sums : importance_) {
+      sums.gate_up.assign(dims_.hidden, 0.0f);
+      sums.down.assign(dims_.expert_size, 0.0f);
+    }
+  } catch (const std::bad_alloc&) {
+    importance_.clear();
+    return Status("OUT_OF_MEMORY", "Cannot collect the importance of " + std::to_string(experts) +
+                                       " experts: the system has no memory for the sums of their inputs");
   }
+  collecting_ = true;
+  return Status();
 }
 
 const Importance* Model::importance(int layer, int expert) const {

@@ -149,7 +149,8 @@ class Model {
   // out [rows][vocab]; at most max_logit_rows and max_batch_tokens rows.
   void logits(std::span<const int32_t> rows, float* out);
 
-  void collect_importance(bool on);
+  // Errors: OUT_OF_MEMORY; then it is off.
+  Status collect_importance(bool on);
   const Importance* importance(int layer, int expert) const;
 
   const Dims& dims() const { return dims_; }
