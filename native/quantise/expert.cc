@@ -12,6 +12,8 @@ namespace moestro {
 namespace {
 
 constexpr size_t kPage = 4096;
+// Squares of larger weights, summed over an expert, leave the range of float32. No model has such weights.
+constexpr float kWeightMax = 1e15f;
 
 size_t whole_pages(size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
 size_t tile_count(const ExpertShape& shape) {
@@ -113,12 +115,13 @@ Status encode_matrix(const MatrixView& m, const TileCodebook& book, uint8_t* rec
       bool finite = true;
       for (size_t c = 0; c < cols; ++c) {
         const float v = std::fabs(strip[static_cast<size_t>(row) * cols + c]);
-        finite &= v <= 3.4e38f;
+        finite &= v <= kWeightMax;
         maximum = v > maximum ? v : maximum;
       }
       if (!finite)
         return Status("SOURCE_INVALID", "Cannot quantise " + std::string(m.name) + ": row " +
-                                            std::to_string(row0 + row) + " holds a weight that is no finite number");
+                                            std::to_string(row0 + row) +
+                                            " holds a weight that is no finite number below 1e15");
       const uint16_t bits = row_scale_for(maximum);
       row_scale[row] = bf16_value(bits);
       std::memcpy(record + cursor->row_scale_at + static_cast<size_t>(row0 + row) * 2, &bits, 2);

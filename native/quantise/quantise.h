@@ -50,8 +50,8 @@ size_t expert_record_bytes(const ExpertShape& shape, int bits_stored);
 
 // Quantises one expert into out [out_bytes], which must be expert_record_bytes(shape, residual ? 8 : 4).
 // The result depends on the arguments alone, not on the instruction set.
-// Errors: INVALID_ARGUMENT (shape, lengths, tables, importance), UNSUPPORTED_DTYPE, SOURCE_INVALID (a weight is NaN or
-// infinite).
+// Errors: INVALID_ARGUMENT (shape, lengths, tables, importance), UNSUPPORTED_DTYPE, SOURCE_INVALID (a weight is NaN,
+// infinite or beyond 1e15).
 Status quantise_expert(const ExpertShape& shape, const SourceMatrix& gate, const SourceMatrix& up,
                        const SourceMatrix& down, const PlaneTables& tables, bool residual,
                        const ExpertImportance& importance, uint8_t* out, size_t out_bytes, LevelErrors* errors);
