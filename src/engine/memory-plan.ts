@@ -20,6 +20,9 @@ const CHUNK_MIN = 32;
 const SCRATCH_SHARE = 1 / 8;
 /** The same for KV: slots speed every token up, a longer context only long chats. */
 const KV_SHARE = 0.15;
+/** What the native engine takes at most; only budgets far beyond any model of today would allow more. */
+const CONTEXT_MAX = 1 << 22;
+const KV_BLOCKS_MAX = 1 << 20;
 /** Rows of logits computed at once: one pass over the head serves them all. */
 const LOGIT_ROWS_MAX = 8;
 
@@ -101,7 +104,7 @@ export function planMemory(
   // A position costs its share of a block, and where it lengthens the context also rotary entries and scores.
   const perPosition = scratchFor(chunkTokens, wanted.least + 16) - scratchFor(chunkTokens, wanted.least);
   const blockCost = perBlock + Math.ceil((perPosition / 16) * KV_BLOCK_TOKENS);
-  const blocksMost = Math.ceil(wanted.most / KV_BLOCK_TOKENS) * config.maxSequences;
+  const blocksMost = Math.min(Math.ceil(wanted.most / KV_BLOCK_TOKENS) * config.maxSequences, KV_BLOCKS_MAX);
   const spare = afterChunk - (expertCount - expertsMin) * expertBytes;
   const kvBytes = Math.min(afterChunk, Math.max(free * KV_SHARE - floorParts.kv, spare));
   const kvBlocks = Math.max(blocksMin, Math.min(blocksMost, blocksMin + Math.floor(Math.max(0, kvBytes) / blockCost)));
@@ -190,15 +193,15 @@ function chooseLevel(manifest: Manifest, wanted: Level | null): Level {
 
 /** Positions of one sequence: the fewest that will do and the most that are of use. */
 function contextWanted(architecture: Architecture, config: EngineConfig): { least: number; most: number } {
-  const own = architecture.contextLength;
+  const own = Math.min(architecture.contextLength, CONTEXT_MAX);
   const asked = config.contextLength;
   if (asked === null) return { least: Math.min(CONTEXT_MIN, own), most: own };
   if (asked > own) {
-    throw new MoestroError(
-      'INVALID_CONFIG',
-      `Cannot use a context of ${asked} positions: the model was made for ${own}`,
-      { asked, model: own },
-    );
+    const limit = own < architecture.contextLength ? 'the engine takes at most' : 'the model was made for';
+    throw new MoestroError('INVALID_CONFIG', `Cannot use a context of ${asked} positions: ${limit} ${own}`, {
+      asked,
+      model: own,
+    });
   }
   return { least: asked, most: asked };
 }

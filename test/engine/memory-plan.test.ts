@@ -153,6 +153,19 @@ describe('planMemory()', () => {
     );
   });
 
+  it('stays within what the native engine takes when the model claims more and memory would hold it', () => {
+    const manifest: Manifest = {
+      ...MANIFEST,
+      architecture: { ...ARCHITECTURE, contextLength: 1 << 24, layerCount: 1, layerKinds: ['moe'], kvHeadCount: 1 },
+    };
+    const settings = { ...CONFIG, maxSequences: 16 };
+    const { plan: parts } = planMemory(manifest, settings, RUNTIME, 4096 * GIB);
+    expect([parts.contextLength, parts.kvBlocks]).toEqual([1 << 22, 1 << 20]);
+    expect(() => planMemory(manifest, { ...settings, contextLength: 1 << 23 }, RUNTIME, 4096 * GIB)).toThrow(
+      /a context of 8388608 positions: the engine takes at most 4194304/,
+    );
+  });
+
   it('has more scale slots than whole experts in mode routed', () => {
     const exact = plan(2 * GIB);
     const routed = plan(2 * GIB, { mode: 'routed' });
