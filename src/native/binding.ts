@@ -183,6 +183,7 @@ export interface NativeEngine {
   /**
    * While on, `runExperts` adds up the squared inputs of every expert: the importance matrix of calibration.
    * Costs layerCount * expertCount * (hiddenSize + expertSize + 1) floats of memory while on.
+   * Throws OUT_OF_MEMORY when they cannot be had; then it is off.
    */
   collectImportance(on: boolean): void;
   /** Sum of squares per input column of gate and up [hiddenSize] and of down [expertSize], and tokens seen. */
