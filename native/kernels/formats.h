@@ -30,13 +30,25 @@ struct Q8Activations {
   int cols;
 };
 
-// Dense matrix at 8 bits: weight = f16 scale[tile][row] * (code - 128), code u8 in [1, 255].
-// codes: tiles x 512 bytes, step after step as above; scales: tiles x 16 f16. 8.5 bits a weight.
-struct DenseQ8 {
+// Dense matrix at 4, 6 or 8 bits a weight and its scales. Codes of all tiles in order, then what scales them:
+//   8  code u8 in [1, 255], 512 bytes a tile, step after step.  weight = f16 scale[tile][row] * (code - 128)     (8.5)
+//   6  code u6, 384 bytes a tile.                                weight = f16 scale[tile][row] * (code - 32)      (6.5)
+//      64-byte pieces q = 0..3 hold the low nibbles of steps 2q (low nibble) and 2q + 1 (high nibble) at byte p; pieces
+//      4 + h, h = 0, 1, the high two bits of steps 4h..4h+3: byte p carries step 4h + f in bits 2f, 2f + 1
+//   4  code u4, 256 bytes a tile, pieces as the four above.      weight = row_scale[row] * g * kDenseTable[code] (4.25)
+//      g is the group's scale, E3M4 as below; row scales are bf16 and stand after the group scales
+// Sums of 8 and 6 bits are those of the accumulation above; those of 4 bits are multiplied with the row's scale last.
+struct DenseMatrix {
+  int bits;
   const uint8_t* codes;
-  const uint16_t* scales;
+  const uint16_t* scales;       // 8 and 6 bits: f16 [tile][row]
+  const uint8_t* group_scales;  // 4 bits: E3M4 [tile][row]
+  const uint16_t* row_scales;   // 4 bits: bf16 [rows]
   int rows, cols;
 };
+
+// Values of 4-bit codes, those that lose least on normally distributed weights under a signed scale a group.
+constexpr int8_t kDenseTable[16] = {-127, -105, -81, -64, -48, -35, -22, -10, 2, 13, 25, 37, 51, 66, 85, 104};
 
 // One matrix of an expert on bit-nested planes. weight = row_scale[r] * g * T[c] where g is the group's scale and c
 // the top `level` bits of its 4-bit code; at level 8, weight = row_scale[r] * g * (2 T4[c] + step * r4 + offset) / 2

@@ -18,7 +18,7 @@ struct Kernels {
   void (*quantize_q8)(const float* x, int n, int8_t* q, float* scale, int32_t* sum);
 
   // y[t * y_stride + r] = sum_c w[r][c] x[t][c] for rows [row_begin, row_end) (multiples of 16) and `tokens` tokens.
-  void (*gemm_q8_dense)(const DenseQ8& w, const Q8Activations& x, int tokens, int row_begin, int row_end, float* y,
+  void (*gemm_q8_dense)(const DenseMatrix& w, const Q8Activations& x, int tokens, int row_begin, int row_end, float* y,
                         size_t y_stride);
 
   // The same for an expert matrix at `level` (2, 3, 4 or 8). token_rows[i] names the row of x that output i reads;

@@ -53,14 +53,14 @@ void Model::list_tensors() {
   }
 }
 
-DenseQ8 Model::dense(const std::string& name) const {
+DenseMatrix Model::dense(const std::string& name) const {
   const auto found = tensors_.find(name);
   if (found == tensors_.end()) return {};
   const Tensor& t = found->second;
   const uint8_t* codes = dense_.data() + t.offset;
   const size_t code_bytes = round_up(t.rows, kTileRows) * static_cast<size_t>(t.cols);
-  return {codes, reinterpret_cast<const uint16_t*>(codes + code_bytes), static_cast<int>(round_up(t.rows, kTileRows)),
-          t.cols};
+  const auto* scales = reinterpret_cast<const uint16_t*>(codes + code_bytes);
+  return {8, codes, scales, nullptr, nullptr, static_cast<int>(round_up(t.rows, kTileRows)), t.cols};
 }
 
 const float* Model::floats(const std::string& name) const {

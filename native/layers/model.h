@@ -54,8 +54,8 @@ struct ModelOptions {
 
 struct LayerWeights {
   const float *attn_norm, *ffn_norm, *q_bias, *k_bias, *v_bias, *q_norm, *k_norm, *router, *shared_router;
-  DenseQ8 q, k, v, o;
-  DenseQ8 ffn_gate, ffn_up, ffn_down;  // of the shared expert, or of a layer without experts
+  DenseMatrix q, k, v, o;
+  DenseMatrix ffn_gate, ffn_up, ffn_down;  // of the shared expert, or of a layer without experts
 };
 
 // An expert's planes in slots: pointers only, valid while the caller pins the slots.
@@ -171,12 +171,12 @@ class Model {
   void list_tensors();
   Status allocate(std::shared_ptr<Ledger> ledger);
   void bind_weights();
-  DenseQ8 dense(const std::string& name) const;
+  DenseMatrix dense(const std::string& name) const;
   const float* floats(const std::string& name) const;
 
   // Several matrices over the same activations in one parallel run.
   struct DenseJob {
-    DenseQ8 w;
+    DenseMatrix w;
     float* y;
     size_t y_stride;
   };
@@ -195,7 +195,7 @@ class Model {
   AlignedBuffer dense_, kv_, scratch_;
   std::vector<LayerWeights> layers_;
   std::vector<KvLayer> kv_layers_;
-  DenseQ8 embedding_{}, head_{};
+  DenseMatrix embedding_{}, head_{};
   const float* final_norm_ = nullptr;
 
   // The batch.

@@ -1,4 +1,4 @@
-// Dense matrices in the 8-bit block format (DenseQ8 of kernels/formats.h): one f16 scale a group of 32, codes in
+// Dense matrices in the 8-bit block format (DenseMatrix of kernels/formats.h): one f16 scale a group of 32, codes in
 // [1, 255] around 128.
 #include <cmath>
 #include <cstring>

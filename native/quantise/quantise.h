@@ -64,7 +64,7 @@ Status dequantise_expert(const ExpertShape& shape, const uint8_t* record, size_t
 // Bytes of a dense matrix in the 8-bit block format: rows are padded to 16 with zero weights. cols % 32 == 0.
 size_t dense_bytes(int rows, int cols);
 
-// source [rows, cols] to out: codes of all tiles, then their f16 scales (DenseQ8).
+// source [rows, cols] to out: codes of all tiles, then their f16 scales (DenseMatrix).
 // Errors: INVALID_ARGUMENT, UNSUPPORTED_DTYPE, SOURCE_INVALID (a weight is NaN, infinite or beyond f16 scales).
 Status quantise_dense(const SourceMatrix& source, int rows, int cols, uint8_t* out, size_t out_bytes);
 Status dequantise_dense(const uint8_t* blocks, size_t bytes, int rows, int cols, float* out);

@@ -29,7 +29,7 @@ MOESTRO_INLINE void dense_block_of(int count, const Tiles<uint16_t>& tiles, bool
   }
 }
 
-inline void gemm_dense(const DenseQ8& w, const Q8Activations& x, int tokens, int row_begin, int row_end, float* y,
+inline void gemm_dense(const DenseMatrix& w, const Q8Activations& x, int tokens, int row_begin, int row_end, float* y,
                        size_t y_stride) {
   const int groups = w.cols / kGroup;
   for (int row = row_begin; row < row_end; row += kTileRows) {

@@ -10,7 +10,7 @@
 
 namespace moestro {
 
-void gemm_q8_dense_avx2(const DenseQ8& w, const Q8Activations& x, int tokens, int row_begin, int row_end, float* y,
+void gemm_q8_dense_avx2(const DenseMatrix& w, const Q8Activations& x, int tokens, int row_begin, int row_end, float* y,
                         size_t y_stride) {
   gemm_dense(w, x, tokens, row_begin, row_end, y, y_stride);
 }

@@ -11,7 +11,7 @@ struct Case {
 
 constexpr float kUntouched = 12345.0f;
 
-void check_formula(CheckLog* log, const std::string& what, const DenseQ8& w, const Q8Activations& x, const Case& c,
+void check_formula(CheckLog* log, const std::string& what, const DenseMatrix& w, const Q8Activations& x, const Case& c,
                    const std::vector<float>& y) {
   const int groups = c.cols / 32;
   for (int t = 0; t < c.tokens; ++t) {
@@ -40,7 +40,7 @@ void check_case(CheckLog* log, Random* random, const Case& c) {
   }
   const std::vector<uint16_t> scales = make_half_scales(tiles * 16, random);
   const TestActivations a = make_activations(c.values, c.tokens, c.cols, random);
-  const DenseQ8 w = {codes.data(), scales.data(), c.rows, c.cols};
+  const DenseMatrix w = {8, codes.data(), scales.data(), nullptr, nullptr, c.rows, c.cols};
   const Q8Activations x = {a.q.data(), a.scale.data(), a.sum.data(), c.cols};
   const auto run = [&](GemmQ8Dense* function) {
     std::vector<float> y(static_cast<size_t>(c.tokens) * c.rows, kUntouched);

@@ -9,8 +9,8 @@
 
 namespace moestro {
 
-void gemm_q8_dense_scalar(const DenseQ8& w, const Q8Activations& x, int tokens, int row_begin, int row_end, float* y,
-                          size_t y_stride) {
+void gemm_q8_dense_scalar(const DenseMatrix& w, const Q8Activations& x, int tokens, int row_begin, int row_end,
+                          float* y, size_t y_stride) {
   gemm_dense(w, x, tokens, row_begin, row_end, y, y_stride);
 }
 
