@@ -3,6 +3,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace moestro {
@@ -17,6 +19,14 @@ bool has_f16c() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & (1u << 29));
 }
+#elif defined(__aarch64__) && defined(__linux__)
+// AT_HWCAP's bit for the int8 dot product; the kernel's ABI gives the number, which older headers do not name.
+constexpr unsigned long kHwcapDotProduct = 1ul << 20;
+bool has_dot_product() { return (getauxval(AT_HWCAP) & kHwcapDotProduct) != 0; }
+#elif defined(__aarch64__) && defined(__APPLE__)
+bool has_dot_product() { return true; }  // every 64-bit Mac has it
+#elif defined(__aarch64__)
+bool has_dot_product() { return false; }  // no way to ask is known here
 #endif
 
 bool is_supported(Isa isa) {
@@ -29,6 +39,8 @@ bool is_supported(Isa isa) {
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512vnni");
   }
+#elif defined(__aarch64__)
+  if (isa == Isa::neon) return has_dot_product();
 #endif
   return isa == Isa::scalar;
 }

@@ -6,7 +6,7 @@
 namespace moestro {
 
 // Ordered within an architecture: every set includes those before it. avx512 stands for F, BW, DQ, VL and VNNI
-// together; avx2 for AVX2, FMA and F16C; neon for ARMv8.2 with dotprod and fp16.
+// together; avx2 for AVX2, FMA and F16C; neon for AArch64 with the int8 dot product (ARMv8.2 and FEAT_DotProd).
 enum class Isa { scalar = 0, neon = 1, avx2 = 2, avx512 = 3 };
 
 const char* isa_name(Isa isa);

@@ -10,6 +10,8 @@ Variants<Attention> attention_variants() {
 #if defined(__x86_64__)
     {Isa::avx512, attention_avx512},
     {Isa::avx2, attention_avx2},
+#elif defined(__aarch64__)
+    {Isa::neon, attention_neon},
 #endif
     {Isa::scalar, attention_scalar},
   };

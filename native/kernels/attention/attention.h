@@ -19,7 +19,7 @@ namespace moestro {
 
 using Attention = void(const KvLayer& kv, const int32_t* block_table, int begin, int end, int kv_head, int group,
                        const float* q, float scale, float* scores, float* out);
-Attention attention_scalar, attention_avx2, attention_avx512;
+Attention attention_scalar, attention_neon, attention_avx2, attention_avx512;
 Variants<Attention> attention_variants();
 
 }  // namespace moestro

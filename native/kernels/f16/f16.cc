@@ -10,6 +10,8 @@ Variants<F16ToF32> f16_to_f32_variants() {
 #if defined(__x86_64__)
     {Isa::avx512, f16_to_f32_avx512},
     {Isa::avx2, f16_to_f32_avx2},
+#elif defined(__aarch64__)
+    {Isa::neon, f16_to_f32_neon},
 #endif
     {Isa::scalar, f16_to_f32_scalar},
   };

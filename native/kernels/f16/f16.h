@@ -10,7 +10,7 @@
 namespace moestro {
 
 using F16ToF32 = void(const uint16_t* x, int n, float* y);
-F16ToF32 f16_to_f32_scalar, f16_to_f32_avx2, f16_to_f32_avx512;
+F16ToF32 f16_to_f32_scalar, f16_to_f32_neon, f16_to_f32_avx2, f16_to_f32_avx512;
 Variants<F16ToF32> f16_to_f32_variants();
 
 }  // namespace moestro

@@ -10,6 +10,8 @@ Variants<GemmF32> gemm_f32_variants() {
 #if defined(__x86_64__)
     {Isa::avx512, gemm_f32_avx512},
     {Isa::avx2, gemm_f32_avx2},
+#elif defined(__aarch64__)
+    {Isa::neon, gemm_f32_neon},
 #endif
     {Isa::scalar, gemm_f32_scalar},
   };

@@ -13,7 +13,7 @@
 namespace moestro {
 
 using GemmF32 = void(const float* w, int rows, int cols, const float* x, int tokens, float* y, size_t y_stride);
-GemmF32 gemm_f32_scalar, gemm_f32_avx2, gemm_f32_avx512;
+GemmF32 gemm_f32_scalar, gemm_f32_neon, gemm_f32_avx2, gemm_f32_avx512;
 Variants<GemmF32> gemm_f32_variants();
 
 }  // namespace moestro

@@ -16,7 +16,7 @@ namespace moestro {
 
 using GemmQ8Dense = void(const DenseMatrix& w, const Q8Activations& x, int tokens, int row_begin, int row_end, float* y,
                          size_t y_stride);
-GemmQ8Dense gemm_q8_dense_scalar, gemm_q8_dense_avx2, gemm_q8_dense_avx512;
+GemmQ8Dense gemm_q8_dense_scalar, gemm_q8_dense_neon, gemm_q8_dense_avx2, gemm_q8_dense_avx512;
 Variants<GemmQ8Dense> gemm_q8_dense_variants();
 
 }  // namespace moestro

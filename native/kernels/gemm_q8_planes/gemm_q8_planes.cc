@@ -10,6 +10,8 @@ Variants<GemmQ8Planes> gemm_q8_planes_variants() {
 #if defined(__x86_64__)
     {Isa::avx512, gemm_q8_planes_avx512},
     {Isa::avx2, gemm_q8_planes_avx2},
+#elif defined(__aarch64__)
+    {Isa::neon, gemm_q8_planes_neon},
 #endif
     {Isa::scalar, gemm_q8_planes_scalar},
   };

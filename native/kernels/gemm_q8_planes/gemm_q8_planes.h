@@ -21,7 +21,7 @@ namespace moestro {
 
 using GemmQ8Planes = void(const PlaneMatrix& w, const PlaneTables& tables, int level, const Q8Activations& x,
                           const int32_t* token_rows, int tokens, int row_begin, int row_end, float* y, size_t y_stride);
-GemmQ8Planes gemm_q8_planes_scalar, gemm_q8_planes_avx2, gemm_q8_planes_avx512;
+GemmQ8Planes gemm_q8_planes_scalar, gemm_q8_planes_neon, gemm_q8_planes_avx2, gemm_q8_planes_avx512;
 Variants<GemmQ8Planes> gemm_q8_planes_variants();
 
 }  // namespace moestro

@@ -10,6 +10,8 @@ Variants<KvStore> kv_store_variants() {
 #if defined(__x86_64__)
     {Isa::avx512, kv_store_avx512},
     {Isa::avx2, kv_store_avx2},
+#elif defined(__aarch64__)
+    {Isa::neon, kv_store_neon},
 #endif
     {Isa::scalar, kv_store_scalar},
   };

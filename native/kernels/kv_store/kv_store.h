@@ -13,7 +13,7 @@
 namespace moestro {
 
 using KvStore = void(const KvLayer& kv, int block, int position_in_block, const float* k, const float* v);
-KvStore kv_store_scalar, kv_store_avx2, kv_store_avx512;
+KvStore kv_store_scalar, kv_store_neon, kv_store_avx2, kv_store_avx512;
 Variants<KvStore> kv_store_variants();
 
 }  // namespace moestro

@@ -10,6 +10,8 @@ Variants<QuantizeQ8> quantize_q8_variants() {
 #if defined(__x86_64__)
     {Isa::avx512, quantize_q8_avx512},
     {Isa::avx2, quantize_q8_avx2},
+#elif defined(__aarch64__)
+    {Isa::neon, quantize_q8_neon},
 #endif
     {Isa::scalar, quantize_q8_scalar},
   };

@@ -13,7 +13,7 @@
 namespace moestro {
 
 using QuantizeQ8 = void(const float* x, int n, int8_t* q, float* scale, int32_t* sum);
-QuantizeQ8 quantize_q8_scalar, quantize_q8_avx2, quantize_q8_avx512;
+QuantizeQ8 quantize_q8_scalar, quantize_q8_neon, quantize_q8_avx2, quantize_q8_avx512;
 Variants<QuantizeQ8> quantize_q8_variants();
 
 }  // namespace moestro

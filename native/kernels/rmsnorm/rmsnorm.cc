@@ -10,6 +10,8 @@ Variants<RmsnormF32> rmsnorm_f32_variants() {
 #if defined(__x86_64__)
     {Isa::avx512, rmsnorm_f32_avx512},
     {Isa::avx2, rmsnorm_f32_avx2},
+#elif defined(__aarch64__)
+    {Isa::neon, rmsnorm_f32_neon},
 #endif
     {Isa::scalar, rmsnorm_f32_scalar},
   };

@@ -12,7 +12,7 @@
 namespace moestro {
 
 using RmsnormF32 = void(const float* x, const float* weight, int n, float eps, float* y);
-RmsnormF32 rmsnorm_f32_scalar, rmsnorm_f32_avx2, rmsnorm_f32_avx512;
+RmsnormF32 rmsnorm_f32_scalar, rmsnorm_f32_neon, rmsnorm_f32_avx2, rmsnorm_f32_avx512;
 Variants<RmsnormF32> rmsnorm_f32_variants();
 
 }  // namespace moestro

@@ -10,6 +10,8 @@ Variants<RopeF32> rope_f32_variants() {
 #if defined(__x86_64__)
     {Isa::avx512, rope_f32_avx512},
     {Isa::avx2, rope_f32_avx2},
+#elif defined(__aarch64__)
+    {Isa::neon, rope_f32_neon},
 #endif
     {Isa::scalar, rope_f32_scalar},
   };

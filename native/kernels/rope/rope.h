@@ -13,7 +13,7 @@
 namespace moestro {
 
 using RopeF32 = void(float* x, int d, const float* cos, const float* sin);
-RopeF32 rope_f32_scalar, rope_f32_avx2, rope_f32_avx512;
+RopeF32 rope_f32_scalar, rope_f32_neon, rope_f32_avx2, rope_f32_avx512;
 Variants<RopeF32> rope_f32_variants();
 
 }  // namespace moestro

@@ -10,6 +10,8 @@ Variants<SwigluF32> swiglu_f32_variants() {
 #if defined(__x86_64__)
     {Isa::avx512, swiglu_f32_avx512},
     {Isa::avx2, swiglu_f32_avx2},
+#elif defined(__aarch64__)
+    {Isa::neon, swiglu_f32_neon},
 #endif
     {Isa::scalar, swiglu_f32_scalar},
   };
@@ -21,6 +23,8 @@ Variants<Sigmoid> sigmoid_variants() {
 #if defined(__x86_64__)
     {Isa::avx512, sigmoid_avx512},
     {Isa::avx2, sigmoid_avx2},
+#elif defined(__aarch64__)
+    {Isa::neon, sigmoid_neon},
 #endif
     {Isa::scalar, sigmoid_scalar},
   };
@@ -32,6 +36,8 @@ Variants<AxpyF32> axpy_f32_variants() {
 #if defined(__x86_64__)
     {Isa::avx512, axpy_f32_avx512},
     {Isa::avx2, axpy_f32_avx2},
+#elif defined(__aarch64__)
+    {Isa::neon, axpy_f32_neon},
 #endif
     {Isa::scalar, axpy_f32_scalar},
   };

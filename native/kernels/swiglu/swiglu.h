@@ -14,15 +14,15 @@
 namespace moestro {
 
 using SwigluF32 = void(const float* gate, const float* up, int n, float* y);
-SwigluF32 swiglu_f32_scalar, swiglu_f32_avx2, swiglu_f32_avx512;
+SwigluF32 swiglu_f32_scalar, swiglu_f32_neon, swiglu_f32_avx2, swiglu_f32_avx512;
 Variants<SwigluF32> swiglu_f32_variants();
 
 using Sigmoid = float(float x);
-Sigmoid sigmoid_scalar, sigmoid_avx2, sigmoid_avx512;
+Sigmoid sigmoid_scalar, sigmoid_neon, sigmoid_avx2, sigmoid_avx512;
 Variants<Sigmoid> sigmoid_variants();
 
 using AxpyF32 = void(float a, const float* x, int n, float* y);
-AxpyF32 axpy_f32_scalar, axpy_f32_avx2, axpy_f32_avx512;
+AxpyF32 axpy_f32_scalar, axpy_f32_neon, axpy_f32_avx2, axpy_f32_avx512;
 Variants<AxpyF32> axpy_f32_variants();
 
 }  // namespace moestro

@@ -10,6 +10,8 @@ Variants<TopkRouter> topk_router_variants() {
 #if defined(__x86_64__)
     {Isa::avx512, topk_router_avx512},
     {Isa::avx2, topk_router_avx2},
+#elif defined(__aarch64__)
+    {Isa::neon, topk_router_neon},
 #endif
     {Isa::scalar, topk_router_scalar},
   };

@@ -13,7 +13,7 @@
 namespace moestro {
 
 using TopkRouter = void(const float* logits, int n, int k, bool normalize, uint16_t* ids, float* weights);
-TopkRouter topk_router_scalar, topk_router_avx2, topk_router_avx512;
+TopkRouter topk_router_scalar, topk_router_neon, topk_router_avx2, topk_router_avx512;
 Variants<TopkRouter> topk_router_variants();
 
 }  // namespace moestro

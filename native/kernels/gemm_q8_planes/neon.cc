@@ -1,0 +1,21 @@
+// gemm_q8_planes for NEON: algorithm.h over the lanes of simd/neon.h.
+#include "native/kernels/gemm_q8_planes/gemm_q8_planes.h"
+
+#if defined(__aarch64__)
+// The lanes first, then what is written in them:
+// clang-format off
+#include "native/kernels/simd/neon.h"
+#include "native/kernels/gemm_q8_planes/algorithm.h"
+// clang-format on
+
+namespace moestro {
+
+void gemm_q8_planes_neon(const PlaneMatrix& w, const PlaneTables& tables, int level, const Q8Activations& x,
+                         const int32_t* token_rows, int tokens, int row_begin, int row_end, float* y, size_t y_stride) {
+  gemm_planes(w, tables, level, x, token_rows, tokens, row_begin, row_end, y, y_stride);
+}
+
+}  // namespace moestro
+
+#include "native/kernels/simd/end.h"
+#endif
