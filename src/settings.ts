@@ -11,6 +11,11 @@ import type { IoBackend, Isa, KvType } from './native/binding.js';
 const LOG_LEVELS = ['silent', 'error', 'warn', 'info', 'debug'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
+/** The instruction sets that kernels are written for, by Node's name of the processor's architecture. */
+export const isasOf = (architecture: string): readonly Isa[] =>
+  architecture === 'x64' ? ['scalar', 'avx2', 'avx512'] : architecture === 'arm64' ? ['scalar', 'neon'] : ['scalar'];
+const ISAS = isasOf(process.arch);
+
 /** Raw values by setting key, as commander or a caller of the library gives them. */
 export type RawSettings = Readonly<Record<string, string | number | boolean | readonly string[] | null | undefined>>;
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -168,9 +173,9 @@ export const ENGINE_SETTINGS: readonly Setting[] = [
     key: 'isa',
     flag: '--isa <name>',
     env: 'MOESTRO_ISA',
-    help: 'instruction set of the kernels: scalar, avx2, avx512, or "auto" for the best there is',
+    help: `instruction set of the kernels: ${ISAS.join(', ')}, or "auto" for the best there is`,
     fallback: 'auto',
-    parse: unless('auto', choice<Isa>('scalar', 'neon', 'avx2', 'avx512')),
+    parse: unless('auto', choice<Isa>(...ISAS)),
   },
   {
     key: 'io',

@@ -4,7 +4,9 @@ import { formatBytes, parseBytes } from '../src/bytes.js';
 import { engineConfig, samplingConfig, serverConfig } from '../src/config.js';
 import type { MoestroError } from '../src/errors.js';
 import { memoryLimitBytes } from '../src/machine.js';
-import { ENGINE_SETTINGS, SAMPLING_SETTINGS, SERVER_SETTINGS } from '../src/settings.js';
+import { ENGINE_SETTINGS, isasOf, SAMPLING_SETTINGS, SERVER_SETTINGS } from '../src/settings.js';
+
+const FOREIGN_ISA = process.arch === 'arm64' ? 'avx2' : 'neon';
 
 /** The error that `act` throws. */
 function thrown(act: () => unknown): MoestroError {
@@ -115,7 +117,10 @@ describe('engineConfig()', () => {
     [{ threads: 0 }, {}, '--threads "0"', 'a whole number from 1 to 256'],
     [{}, { MOESTRO_THREADS: '1.5' }, 'MOESTRO_THREADS "1.5"', 'a whole number'],
     [{ chunk: '' }, {}, '--chunk ""', 'a whole number'],
-    [{ isa: 'sse9' }, {}, '--isa "sse9"', 'avx512'],
+    [{ isa: 'sse9' }, {}, '--isa "sse9"', `one of ${isasOf(process.arch).join(', ')}, or "auto"`],
+    // Kernels of another architecture are not offered, nor taken.
+    [{ isa: FOREIGN_ISA }, {}, `--isa "${FOREIGN_ISA}"`, `one of ${isasOf(process.arch).join(', ')}, or "auto"`],
+    [{}, { MOESTRO_ISA: FOREIGN_ISA }, `MOESTRO_ISA "${FOREIGN_ISA}"`, 'or "auto"'],
     [{ io: 'fake' }, {}, '--io "fake"', 'one of automatic, io_uring, pread'],
     [{ directIo: 'maybe' }, {}, '--direct-io "maybe"', '"on" or "off"'],
     [{ kv: 'f32' }, {}, '--kv "f32"', 'one of f16, int8'],
@@ -126,6 +131,14 @@ describe('engineConfig()', () => {
     expect(error.code).toBe('INVALID_CONFIG');
     expect(error.message).toContain(where);
     expect(error.message).toContain(needed);
+  });
+});
+
+describe('isasOf()', () => {
+  it('names the instruction sets of each architecture, scalar always', () => {
+    expect(isasOf('x64')).toEqual(['scalar', 'avx2', 'avx512']);
+    expect(isasOf('arm64')).toEqual(['scalar', 'neon']);
+    expect(isasOf('riscv64')).toEqual(['scalar']);
   });
 });
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 
 #include "native/addon/args.h"
 
@@ -86,7 +87,8 @@ Dims parse_dims(Napi::Env env, const Napi::Object& a, int context) {
 
 Isa chosen_isa(Napi::Env env) {
   const char* wanted = std::getenv("MOESTRO_ISA");
-  if (wanted != nullptr && wanted[0] != 0) return parse_isa_name(env, wanted, "MOESTRO_ISA");
+  const bool is_named = wanted != nullptr && wanted[0] != 0 && std::strcmp(wanted, "auto") != 0;
+  if (is_named) return parse_isa_name(env, wanted, "MOESTRO_ISA");
   return detected_isas().front();
 }
 

@@ -24,7 +24,7 @@ PlaneTables parse_tables(Napi::Env env, const Napi::Value& value);
 Dims parse_dims(Napi::Env env, const Napi::Object& architecture, int context);
 EngineOptions parse_engine_options(Napi::Env env, const Napi::Value& value);
 
-// The best detected instruction set, capped by MOESTRO_ISA.
+// The instruction set that MOESTRO_ISA names, or the best detected one where it is unset, empty or "auto".
 Isa chosen_isa(Napi::Env env);
 
 }  // namespace moestro

@@ -1,4 +1,4 @@
-// Which instruction sets this machine runs, best first. MOESTRO_ISA=scalar|avx2|avx512|neon caps the choice.
+// Which instruction sets this machine runs, best first. MOESTRO_ISA=scalar|neon|avx2|avx512 names another of them.
 #pragma once
 #include <string>
 #include <vector>

@@ -76,7 +76,11 @@ function createFromAddon(options: NativeEngineOptions): NativeEngine {
   const { detected } = addon.cpuFeatures();
   if (options.isa !== undefined && !detected.includes(options.isa)) {
     const found = `Cannot compute with "${options.isa}" kernels (--isa, MOESTRO_ISA)`;
-    throw new MoestroError('INVALID_CONFIG', `${found}: this machine has ${detected.join(', ')}`, { detected });
+    throw new MoestroError(
+      'INVALID_CONFIG',
+      `${found}: this machine has ${detected.join(', ')}; "auto" takes the best`,
+      { detected },
+    );
   }
   return addon.createEngine(options);
 }

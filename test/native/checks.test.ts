@@ -22,4 +22,16 @@ describe('native checks', () => {
     expect(detected.at(-1)).toBe('scalar');
     expect(detected).toContain(chosen);
   });
+
+  it.each([['auto'], ['']])('cpuFeatures() chooses the best detected set when MOESTRO_ISA is "%s"', (wanted) => {
+    const before = process.env.MOESTRO_ISA;
+    process.env.MOESTRO_ISA = wanted;
+    try {
+      const { detected, chosen } = loadAddon().cpuFeatures();
+      expect(chosen).toBe(detected[0]);
+    } finally {
+      if (before === undefined) delete process.env.MOESTRO_ISA;
+      else process.env.MOESTRO_ISA = before;
+    }
+  });
 });
