@@ -47,8 +47,8 @@ struct DenseMatrix {
   int rows, cols;
 };
 
-// Values of 4-bit codes, those that lose least on normally distributed weights under a signed scale a group.
-constexpr int8_t kDenseTable[16] = {-127, -105, -81, -64, -48, -35, -22, -10, 2, 13, 25, 37, 51, 66, 85, 104};
+// Values of 4-bit codes: fitted to groups of normally and of Student-t distributed weights, each with its best scale.
+constexpr int8_t kDenseTable[16] = {-127, -95, -74, -58, -44, -31, -20, -9, 2, 12, 23, 34, 47, 62, 79, 101};
 
 // One matrix of an expert on bit-nested planes. weight = row_scale[r] * g * T[c] where g is the group's scale and c
 // the top `level` bits of its 4-bit code; at level 8, weight = row_scale[r] * g * (2 T4[c] + step * r4 + offset) / 2

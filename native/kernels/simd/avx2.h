@@ -196,6 +196,21 @@ MOESTRO_INLINE Bytes64 add_where(Bytes64 a, const uint8_t* bits) {
   const __m256i value = _mm256_set1_epi8(kValue);
   return {_mm256_add_epi8(a.lo, spread_bits(bits, value)), _mm256_add_epi8(a.hi, spread_bits(bits + 4, value))};
 }
+template <int kShift>
+MOESTRO_INLINE __m256i add_high_half(__m256i low, __m256i high) {
+  const __m256i moved =
+      kShift < 4 ? _mm256_slli_epi16(high, kShift < 4 ? 4 - kShift : 0) : _mm256_srli_epi16(high, kShift - 4);
+  return _mm256_or_si256(low, _mm256_and_si256(moved, _mm256_set1_epi8(0x30)));
+}
+template <int kShift>
+MOESTRO_INLINE Bytes64 add_high_bits(Bytes64 low, Bytes64 high) {
+  return {add_high_half<kShift>(low.lo, high.lo), add_high_half<kShift>(low.hi, high.hi)};
+}
+template <int kValue>
+MOESTRO_INLINE Bytes64 add_to_all(Bytes64 a) {
+  const __m256i value = _mm256_set1_epi8(kValue);
+  return {_mm256_add_epi8(a.lo, value), _mm256_add_epi8(a.hi, value)};
+}
 MOESTRO_INLINE Weights lookup(Table table, Bytes64 index) {
   return with_abs(_mm256_shuffle_epi8(table.v, index.lo), _mm256_shuffle_epi8(table.v, index.hi));
 }

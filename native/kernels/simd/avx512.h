@@ -147,6 +147,16 @@ MOESTRO_INLINE Bytes64 add_where(Bytes64 a, const uint8_t* bits) {
   std::memcpy(&mask, bits, 8);
   return {_mm512_mask_add_epi8(a.v, mask, a.v, _mm512_set1_epi8(kValue))};
 }
+template <int kShift>
+MOESTRO_INLINE Bytes64 add_high_bits(Bytes64 low, Bytes64 high) {
+  const __m512i moved =
+      kShift < 4 ? _mm512_slli_epi16(high.v, kShift < 4 ? 4 - kShift : 0) : _mm512_srli_epi16(high.v, kShift - 4);
+  return {_mm512_or_si512(low.v, _mm512_and_si512(moved, _mm512_set1_epi8(0x30)))};
+}
+template <int kValue>
+MOESTRO_INLINE Bytes64 add_to_all(Bytes64 a) {
+  return {_mm512_add_epi8(a.v, _mm512_set1_epi8(kValue))};
+}
 MOESTRO_INLINE Weights lookup(Table table, Bytes64 index) { return {_mm512_shuffle_epi8(table.v, index.v)}; }
 MOESTRO_INLINE Weights load_weights(const uint8_t* codes) { return {_mm512_loadu_si512(codes)}; }
 MOESTRO_INLINE void store_weights(uint8_t* codes, Weights w) { _mm512_storeu_si512(codes, w.v); }

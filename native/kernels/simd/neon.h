@@ -206,6 +206,25 @@ MOESTRO_INLINE Bytes64 add_where(Bytes64 a, const uint8_t* bits) {
   return {{add_where_quarter<kValue, 0>(a.v[0], twice), add_where_quarter<kValue, 1>(a.v[1], twice),
            add_where_quarter<kValue, 2>(a.v[2], twice), add_where_quarter<kValue, 3>(a.v[3], twice)}};
 }
+template <int kShift>
+MOESTRO_INLINE uint8x16_t add_high_quarter(uint8x16_t low, uint8x16_t high) {
+  if constexpr (kShift < 4) {
+    high = vshlq_n_u8(high, 4 - kShift);
+  } else if constexpr (kShift > 4) {
+    high = vshrq_n_u8(high, kShift - 4);
+  }
+  return vorrq_u8(low, vandq_u8(high, vdupq_n_u8(0x30)));
+}
+template <int kShift>
+MOESTRO_INLINE Bytes64 add_high_bits(Bytes64 low, Bytes64 high) {
+  return {{add_high_quarter<kShift>(low.v[0], high.v[0]), add_high_quarter<kShift>(low.v[1], high.v[1]),
+           add_high_quarter<kShift>(low.v[2], high.v[2]), add_high_quarter<kShift>(low.v[3], high.v[3])}};
+}
+template <int kValue>
+MOESTRO_INLINE Bytes64 add_to_all(Bytes64 a) {
+  const uint8x16_t value = vdupq_n_u8(kValue);
+  return {{vaddq_u8(a.v[0], value), vaddq_u8(a.v[1], value), vaddq_u8(a.v[2], value), vaddq_u8(a.v[3], value)}};
+}
 MOESTRO_INLINE Weights lookup(Table table, Bytes64 index) {
   return {{vqtbl1q_s8(table.v, index.v[0]), vqtbl1q_s8(table.v, index.v[1]), vqtbl1q_s8(table.v, index.v[2]),
            vqtbl1q_s8(table.v, index.v[3])}};

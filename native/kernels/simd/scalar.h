@@ -167,6 +167,17 @@ MOESTRO_INLINE Bytes64 add_where(Bytes64 a, const uint8_t* bits) {
   for (int p = 0; p < 64; ++p) a.v[p] = static_cast<uint8_t>(a.v[p] + ((bits[p / 8] >> (p % 8)) & 1) * kValue);
   return a;
 }
+// low + 16 * (two bits of high from kShift on), for low below 16.
+template <int kShift>
+MOESTRO_INLINE Bytes64 add_high_bits(Bytes64 low, Bytes64 high) {
+  for (int p = 0; p < 64; ++p) low.v[p] = static_cast<uint8_t>(low.v[p] | ((high.v[p] >> kShift) & 3) << 4);
+  return low;
+}
+template <int kValue>
+MOESTRO_INLINE Bytes64 add_to_all(Bytes64 a) {
+  for (uint8_t& byte : a.v) byte = static_cast<uint8_t>(byte + kValue);
+  return a;
+}
 MOESTRO_INLINE Weights lookup(Table table, Bytes64 index) {
   Weights out;
   for (int p = 0; p < 64; ++p) out.v[p] = static_cast<int8_t>(table.v[index.v[p] & 15] - 128);
