@@ -1,8 +1,14 @@
 #include "native/kernels/check.h"
 
+#include "native/kernels/check_random.h"
 #include "native/kernels/check_tools.h"
 
 namespace moestro {
+namespace {
+
+constexpr int kRandomCases = 2000;  // a second or two
+
+}  // namespace
 
 std::vector<std::string> check_kernels(uint64_t seed) {
   CheckLog log(seed);
@@ -18,7 +24,10 @@ std::vector<std::string> check_kernels(uint64_t seed) {
   check_kv_store(&log, &random);
   check_attention(&log, &random);
   check_topk_router(&log, &random);
-  return log.take();
+  std::vector<std::string> failures = log.take();
+  const RandomCases random_cases = check_random_cases(seed, kRandomCases);
+  failures.insert(failures.end(), random_cases.failures.begin(), random_cases.failures.end());
+  return failures;
 }
 
 }  // namespace moestro
