@@ -6,25 +6,11 @@
 #include <chrono>
 #include <new>
 
+#include "native/layers/expert_batch.h"
 #include "native/layers/model.h"
 
 namespace moestro {
 namespace {
-
-// Rows of gate and up that one work unit computes: whole groups of the hidden activations, so that the unit can
-// also quantise what it made.
-constexpr int kUnitRows = 32;
-
-PlaneMatrix plane_matrix(const ExpertPlanes& planes, int level, size_t tiles_before, size_t all_tiles,
-                         size_t rows_before, int rows, int cols) {
-  PlaneMatrix m{};
-  for (int i = 0; i < level; ++i) m.slots[i] = planes.bits[i] + tiles_before * kBitTileBytes;
-  m.group_scales = planes.scales + tiles_before * kScaleTileBytes;
-  m.row_scales = reinterpret_cast<const uint16_t*>(planes.scales + all_tiles * kScaleTileBytes) + rows_before;
-  m.rows = rows;
-  m.cols = cols;
-  return m;
-}
 
 uint64_t now_ns() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
@@ -82,8 +68,6 @@ uint64_t Model::run_experts(int layer, std::span<ExpertGroup> groups, ReadGate& 
 
 void Model::run_ready_experts(int layer, std::span<ExpertGroup*> groups) {
   const size_t hidden = dims_.hidden, inner = dims_.expert_size;
-  const size_t tiles = hidden * inner / kTileWeights;
-  const Q8Activations input = s_.q8.view(static_cast<int>(hidden));
 
   // Consecutive rows of hidden activations and of partial outputs for each group.
   int rows = 0;
@@ -95,48 +79,10 @@ void Model::run_ready_experts(int layer, std::span<ExpertGroup*> groups) {
     group->first_row = rows;
     rows += group->count;
   }
-
-  const int units = static_cast<int>(inner) / kUnitRows;
-  const int group_count = static_cast<int>(groups.size());
-  pool_->for_each(group_count * units, 1, [&](int begin, int end, int) {
-    for (int item = begin; item < end; ++item) {
-      const int row = item % units * kUnitRows;
-      const ExpertGroup& group = *groups[item / units];
-      const size_t first = group.first_row;
-      float* gate = s_.hidden_gate + first * inner;
-      float* up = s_.hidden_up + first * inner;
-      const int e = static_cast<int>(inner), h = static_cast<int>(hidden);
-      const PlaneMatrix wg = plane_matrix(group.planes, group.level, 0, 3 * tiles, 0, e, h);
-      const PlaneMatrix wu = plane_matrix(group.planes, group.level, tiles, 3 * tiles, inner, e, h);
-      kernels_->gemm_q8_planes(wg, options_.tables, group.level, input, token_rows_.data() + first, group.count, row,
-                               row + kUnitRows, gate, inner);
-      kernels_->gemm_q8_planes(wu, options_.tables, group.level, input, token_rows_.data() + first, group.count, row,
-                               row + kUnitRows, up, inner);
-      for (size_t i = 0; i < static_cast<size_t>(group.count); ++i) {
-        const size_t at = i * inner + row, out = (first + i) * inner + row;
-        kernels_->swiglu_f32(gate + at, up + at, kUnitRows, gate + at);
-        kernels_->quantize_q8(gate + at, kUnitRows, s_.hidden_q8.q + out, s_.hidden_q8.scale + out / kGroup,
-                              s_.hidden_q8.sum + out / kGroup);
-      }
-    }
-  });
-
-  const int down_units = static_cast<int>(hidden) / kUnitRows;
-  pool_->for_each(group_count * down_units, 1, [&](int begin, int end, int) {
-    for (int item = begin; item < end; ++item) {
-      const int row = item % down_units * kUnitRows;
-      const ExpertGroup& group = *groups[item / down_units];
-      const size_t first = group.first_row;
-      const PlaneMatrix wd = plane_matrix(group.planes, group.level, 2 * tiles, 3 * tiles, 2 * inner,
-                                          static_cast<int>(hidden), static_cast<int>(inner));
-      Q8Activations x = s_.hidden_q8.view(static_cast<int>(inner));
-      x.q += first * inner;
-      x.scale += first * inner / kGroup;
-      x.sum += first * inner / kGroup;
-      kernels_->gemm_q8_planes(wd, options_.tables, group.level, x, local_rows_.data(), group.count, row,
-                               row + kUnitRows, s_.partial + (partial_used_ + first) * hidden, hidden);
-    }
-  });
+  const ExpertBatch batch = {token_rows_.data(), local_rows_.data(), s_.hidden_gate,
+                             s_.hidden_up,       s_.hidden_q8,       s_.partial + partial_used_ * hidden};
+  run_expert_batch(*kernels_, *pool_, options_.tables, {dims_.hidden, dims_.expert_size}, s_.q8.view(dims_.hidden),
+                   groups, batch);
 
   if (collecting_) {
     for (const ExpertGroup* group : groups) {
