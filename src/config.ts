@@ -42,6 +42,7 @@ export function engineConfig(modelPath: string, raw: RawSettings = {}, env: Envi
     isa: get('isa') as Isa | null,
     level: get('level') as Level | null,
     mode: get('mode') as Mode,
+    meanBits: get('meanBits') as number | null,
     contextLength: get('context') as number | null,
     kvType: get('kv') as KvType,
     chunkTokens: get('chunk') as number,

@@ -9,6 +9,7 @@ import type {
   EngineMetrics,
   GenerateRequest,
   Mode,
+  Precision,
   Sampling,
   Usage,
 } from './engine/types.js';
@@ -31,7 +32,7 @@ export interface AnswerOptions {
   /** Texts that end the answer and never stand in it. */
   readonly stop: readonly string[];
   readonly sampling: Sampling;
-  readonly mode?: Mode;
+  readonly precision?: Precision;
 }
 
 export interface Job {
@@ -58,6 +59,19 @@ export type AnswerEvent =
   | { readonly kind: 'prefill'; readonly done: number; readonly total: number }
   | { readonly kind: 'delta'; readonly text: string; readonly tokens: readonly TokenReport[] }
   | { readonly kind: 'finish'; readonly reason: 'stop' | 'length'; readonly usage: Usage };
+
+/**
+ * What a caller's mode and mean bits ask for: bits alone mean `routed`, neither leaves the choice to the engine.
+ *
+ * @throws {MoestroError} INVALID_REQUEST for bits beside mode `exact`, and bits outside of 2 to 8.
+ */
+export function precisionAsked(mode: Mode | undefined, bits: number | undefined): { readonly precision?: Precision } {
+  if (bits === undefined) return mode === undefined ? {} : { precision: { mode } };
+  if (mode !== 'exact' && bits >= 2 && bits <= 8) return { precision: { mode: 'routed', bits } };
+  const found = mode === 'exact' ? `${bits} mean bits in mode "exact"` : `${bits} mean bits`;
+  const needed = mode === 'exact' ? 'mode "routed"' : 'a number from 2 to 8';
+  throw new MoestroError('INVALID_REQUEST', `Cannot run at ${found}: needed ${needed}`, { param: 'moestro.bits' });
+}
 
 /** Characters of a text that normalisation may turn into one: NFC joins three jamo, or a letter and its marks. */
 const NORMALISED_MAX = 4;
@@ -182,7 +196,7 @@ export class TextGenerator {
       maxTokens: options.maxTokens,
       stopTokenIds: this.#text.eosTokenIds,
       sampling: options.sampling,
-      ...(options.mode === undefined ? {} : { mode: options.mode }),
+      ...(options.precision === undefined ? {} : { precision: options.precision }),
     };
     const writer = new AnswerWriter(this.#text, options, continuesText);
     const events = this.#engine.generate(request, signal)[Symbol.asyncIterator]();

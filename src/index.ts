@@ -8,7 +8,7 @@
 import { engineConfig, samplingConfig } from './config.js';
 import type { EngineInfo, EngineMetrics, Mode, Sampling, Usage } from './engine/types.js';
 import { MoestroError } from './errors.js';
-import type { AnswerEvent, TextGenerator, TokenReport } from './generate.js';
+import { type AnswerEvent, precisionAsked, type TextGenerator, type TokenReport } from './generate.js';
 import { openModel } from './open-model.js';
 import type { ChatMessage } from './text/types.js';
 
@@ -20,6 +20,8 @@ export interface LoadOptions {
   /** Memory of the whole process: bytes, "8GiB", "60%" or "auto". */
   readonly budget?: number | string;
   readonly mode?: Mode;
+  /** Bits a weight that mode "routed" aims at in the mean, 2 to 8. */
+  readonly meanBits?: number;
   readonly level?: 2 | 3 | 4 | 8;
   readonly context?: number;
   readonly threads?: number;
@@ -38,6 +40,8 @@ export interface AnswerOptions extends Partial<Sampling> {
   readonly maxTokens?: number;
   readonly stop?: string | readonly string[];
   readonly mode?: Mode;
+  /** As `meanBits` of {@link LoadOptions}, for this answer. Named alone, it means mode "routed". */
+  readonly meanBits?: number;
   /** Ends the answer within one step; the iteration then throws CANCELLED. */
   readonly signal?: AbortSignal;
   /** Extra variables for the model's chat template. */
@@ -120,12 +124,12 @@ class GeneratedAnswer implements Answer {
       throw new MoestroError('INVALID_ARGUMENT', 'Cannot read an answer twice: call chat() or complete() again');
     }
     this.#hasStarted = true;
-    const { maxTokens = null, stop = [], mode, signal, templateKwargs: _, ...drawn } = this.#options;
+    const { maxTokens = null, stop = [], mode, meanBits, signal, templateKwargs: _, ...drawn } = this.#options;
     const options = {
       maxTokens,
       stop: [stop].flat(),
       sampling: { ...this.#generator.defaults, ...drawn },
-      ...(mode === undefined ? {} : { mode }),
+      ...precisionAsked(mode, meanBits),
     };
     // `start` wants a signal of its own: aborted when the caller leaves the loop.
     const left = new AbortController();

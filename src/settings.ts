@@ -114,6 +114,14 @@ export const ENGINE_SETTINGS: readonly Setting[] = [
     parse: choice<Mode>('exact', 'routed'),
   },
   {
+    key: 'meanBits',
+    flag: '--mean-bits <bits>',
+    env: 'MOESTRO_MEAN_BITS',
+    help: 'bits a weight that "routed" aims at in the mean, from 2 to 8, or "auto" for 3',
+    fallback: 'auto',
+    parse: unless('auto', decimal(2, 8)),
+  },
+  {
     key: 'level',
     flag: '--level <bits>',
     env: 'MOESTRO_LEVEL',

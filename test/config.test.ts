@@ -70,6 +70,7 @@ describe('engineConfig()', () => {
       isa: null,
       level: null,
       mode: 'exact',
+      meanBits: null,
       contextLength: null,
       kvType: 'f16',
       chunkTokens: 512,

@@ -67,6 +67,8 @@ async function run(source: string, out: string, flags: ConvertFlags): Promise<vo
         import('../text/text-model.js'),
       ]);
       await convertCalibrated({ ...options, textPath: flags.calibrate, onTokens, startEngine, loadTextModel });
+      const { calibratePrecision } = await import('./calibrate.js');
+      await calibratePrecision(out, flags.calibrate, (done, total) => barOf('tokens').update('precision', done, total));
     }
   } finally {
     bar?.line.stop();

@@ -115,6 +115,7 @@ function table(result: EvalResult): string {
     ['level', String(result.level)],
     ['mode', result.mode],
   ];
+  if (result.meanBits !== undefined) rows.push(['mean bits', result.meanBits.toFixed(3)]);
   if (result.perplexity !== undefined) rows.push(['perplexity', result.perplexity.toFixed(3)]);
   if (result.kl !== undefined) rows.push(['mean KL, nats', result.kl.toExponential(3)]);
   if (result.top1 !== undefined) rows.push(['same top-1', `${result.top1.toFixed(2)} %`]);

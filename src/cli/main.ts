@@ -29,6 +29,11 @@ const COMMANDS: readonly LazyCommand[] = [
     load: async () => (await import('./convert.js')).convertCommand(),
   },
   {
+    name: 'calibrate',
+    summary: 'measure how much each layer minds fewer bits, for --mode routed',
+    load: async () => (await import('./calibrate.js')).calibrateCommand(),
+  },
+  {
     name: 'inspect',
     summary: 'show what is in a .moe directory and check its bytes',
     load: async () => (await import('./inspect.js')).inspectCommand(),

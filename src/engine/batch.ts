@@ -1,4 +1,5 @@
 /** The tokens of one step, laid out as native code takes them. */
+import type { LevelPolicy } from '../experts/precision.js';
 import type { Sequence } from './sequence.js';
 
 /** A row is one sequence of the batch; its tokens are consecutive and ascending in position. */
@@ -11,7 +12,7 @@ export interface Batch {
   rowCount: number;
   /** By row. */
   readonly rowTokens: Int32Array;
-  readonly rowIsExact: Uint8Array;
+  readonly rowPolicies: LevelPolicy[];
   /** Int32Array [rows, blocksPerSequence]. */
   readonly blockTables: Int32Array;
   readonly blocksPerSequence: number;
@@ -26,7 +27,7 @@ export function createBatch(tokens: number, rows: number, blocksPerSequence: num
     tokens: 0,
     rowCount: 0,
     rowTokens: new Int32Array(rows),
-    rowIsExact: new Uint8Array(rows),
+    rowPolicies: [],
     blockTables: new Int32Array(rows * blocksPerSequence),
     blocksPerSequence,
   };
@@ -42,7 +43,7 @@ export function fillBatch(batch: Batch, sequences: readonly Sequence[], counts: 
     if (count === 0) continue;
     const row = batch.rowCount++;
     batch.rowTokens[row] = count;
-    batch.rowIsExact[row] = sequence.isExact ? 1 : 0;
+    batch.rowPolicies[row] = sequence.policy;
     batch.blockTables.set(sequence.table.blocks, row * batch.blocksPerSequence);
     for (let position = sequence.computed; position < sequence.computed + count; ++position) {
       batch.tokenIds[batch.tokens] = sequence.tokens[position]!;

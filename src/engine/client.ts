@@ -128,6 +128,10 @@ class ThreadClient implements EngineClient {
     return this.#call((id) => ({ kind: 'importance', id, layer, expert }));
   }
 
+  routingWeights(): Promise<Float64Array> {
+    return this.#call((id) => ({ kind: 'routingWeights', id }));
+  }
+
   metrics(): Promise<EngineMetrics> {
     return this.#call((id) => ({ kind: 'metrics', id }));
   }

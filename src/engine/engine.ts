@@ -3,7 +3,7 @@
  * them), so it runs the same over the addon and over a scripted one.
  */
 
-import type { MoestroError } from '../errors.js';
+import { MoestroError } from '../errors.js';
 import { type PlanSettings, planSettings } from '../experts/plan-settings.js';
 import { Residency } from '../experts/residency.js';
 import type { NativeEngine } from '../native/binding.js';
@@ -17,10 +17,12 @@ import { KvBlocks } from './kv-blocks.js';
 import { type EngineMemory, KV_BLOCK_TOKENS } from './memory-plan.js';
 import { MetricsCounters } from './metrics-counters.js';
 import { OpenSequences } from './open-sequences.js';
+import { Policies } from './policies.js';
 import { Sampler, SamplerScratch } from './sampler.js';
 import { scheduleStep } from './scheduler.js';
 import { Sequence } from './sequence.js';
 import type { EngineMetrics, EvaluateOptions, GenerateRequest, Mode, Usage } from './types.js';
+import { WeightCounts } from './weight-counts.js';
 
 export interface EngineParts {
   readonly native: NativeEngine;
@@ -28,6 +30,7 @@ export interface EngineParts {
   readonly levels: readonly number[];
   readonly memory: EngineMemory;
   readonly mode: Mode;
+  readonly meanBits: number | null;
   readonly maxSequences: number;
   readonly maxQueued: number;
   readonly sink: EngineSink;
@@ -53,12 +56,14 @@ export class Engine {
   readonly #scratch: SamplerScratch;
   readonly #counts: Int32Array;
   readonly #batch: Batch;
+  readonly #policies: Policies;
   #step = 0;
 
   constructor(parts: EngineParts) {
     const { memory, model } = parts;
     const { plan } = memory;
     this.#parts = parts;
+    this.#policies = new Policies(model.precision, parts.mode, parts.meanBits);
     this.residency = new Residency({
       layers: model.moeLayers.length,
       experts: model.architecture.expertCount,
@@ -103,7 +108,7 @@ export class Engine {
         id,
         promptIds: request.promptIds,
         table: this.#open.openTable(),
-        isExact: (request.mode ?? this.#parts.mode) === 'exact',
+        policy: this.#policies.of(request.precision),
         maxTokens: Math.min(request.maxTokens ?? room, room),
         stopTokenIds: new Set(request.stopTokenIds),
         sampler: new Sampler(request.sampling, this.#parts.drawSeed(), this.#scratch),
@@ -123,7 +128,7 @@ export class Engine {
         id,
         promptIds: tokenIds,
         table: this.#open.openTable(),
-        isExact: (options.mode ?? this.#parts.mode) === 'exact',
+        policy: this.#policies.of(options.precision),
         maxTokens: 0,
         stopTokenIds: new Set(),
         sampler: null,
@@ -161,6 +166,23 @@ export class Engine {
       this.#open.close(sequence);
       this.#parts.sink.failed(sequence.id, error);
     }
+  }
+
+  /** Counts routing weights from now on, anew; off, they are forgotten. */
+  collectWeights(on: boolean): void {
+    this.#forward.weightCounts = on ? new WeightCounts(this.#parts.model.moeLayers.length) : null;
+  }
+
+  /** As EngineClient.routingWeights. */
+  routingWeights(): Float64Array {
+    const { weightCounts } = this.#forward;
+    if (weightCounts === null) {
+      throw new MoestroError(
+        'INVALID_REQUEST',
+        'Cannot tell routing weights: nobody counts them, needed collectImportance',
+      );
+    }
+    return weightCounts.counts.slice();
   }
 
   /** Runs one step; false when there was nothing to run. */

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { createLayerPlan, type LayerPlan } from '../experts/layer-plan.js';
 import { planExperts, type Routing } from '../experts/plan.js';
 import type { PlanSettings } from '../experts/plan-settings.js';
-import { chooseLevels, type LevelLadder } from '../experts/precision.js';
+import { chooseLevels, type PrecisionModel } from '../experts/precision.js';
 import type { Residency } from '../experts/residency.js';
 import type { Architecture } from '../model/manifest.js';
 import { COMPLETION_STRIDE, GROUP, GROUP_STRIDE, type NativeEngine, READ_STRIDE } from '../native/binding.js';
@@ -14,6 +14,7 @@ import type { Batch } from './batch.js';
 import { type ExpertFile, packGroup, packReads, VerifiedPlanes } from './pack.js';
 import { readError } from './read-error.js';
 import { StepReport } from './step-report.js';
+import type { WeightCounts } from './weight-counts.js';
 
 /** Recorded routing in place of the router's: benchmarks only. `step` counts tokens since start, `layer` MoE layers. */
 export interface RoutingTrace {
@@ -24,12 +25,14 @@ export interface ForwardModel extends ExpertFile {
   readonly name: string;
   readonly architecture: Architecture;
   readonly fullLevel: number;
-  readonly ladder: LevelLadder;
+  readonly precision: PrecisionModel;
   readonly trace: RoutingTrace | null;
 }
 
 export class Forward {
   readonly report: StepReport;
+  /** Set while routing weights are counted. */
+  weightCounts: WeightCounts | null = null;
   readonly #native: NativeEngine;
   readonly #model: ForwardModel;
   readonly #residency: Residency;
@@ -108,6 +111,7 @@ export class Forward {
         this.#model.trace?.routingFor(this.#tokensRun, moe, tokens, ids, weights);
         this.#routing.layer = moe++;
         this.#choosePrecision(batch);
+        this.weightCounts?.add(this.#routing);
         planExperts(this.#routing, this.#residency, this.#settings, this.#plan);
         this.#runPlan(layer, batch);
         from = this.#now();
@@ -166,7 +170,7 @@ export class Forward {
 
   /** Levels of every (token, rank), the uses that eviction goes by, and what answers were computed at. */
   #choosePrecision(batch: Batch): void {
-    const { architecture, ladder, fullLevel } = this.#model;
+    const { architecture, fullLevel } = this.#model;
     const { topK, expertCount } = architecture;
     const { ids, weights, levels, live, layer } = this.#routing;
     const { report } = this;
@@ -174,9 +178,10 @@ export class Forward {
     let token = 0;
     for (let row = 0; row < batch.rowCount; ++row) {
       const last = token + batch.rowTokens[row]! - 1;
+      const policy = batch.rowPolicies[row]!;
       for (; token <= last; ++token) {
         if (live[token] === 0) continue;
-        chooseLevels(batch.rowIsExact[row] === 1, ladder, weights, topK, token, levels);
+        chooseLevels(policy, layer, weights, topK, token, levels);
         for (let at = token * topK; at < (token + 1) * topK; ++at) {
           uses.record(layer * expertCount + ids[at]!, last - token);
           const level = levels[at]!;

@@ -4,7 +4,7 @@
  */
 import { formatBytes, formatBytesUp } from '../bytes.js';
 import { MoestroError } from '../errors.js';
-import { levelLadder } from '../experts/precision.js';
+import { nextLevel } from '../experts/precision.js';
 import type { Architecture, Manifest } from '../model/manifest.js';
 import type { KvType, Level } from '../native/binding.js';
 import type { EngineConfig, MemoryPlan } from './types.js';
@@ -219,8 +219,7 @@ function chooseSlots(
   cap: number,
 ): { bitSlots: number; scaleSlots: number } {
   const { bitBytes, scaleBytes } = manifest.geometry;
-  const ladder = levelLadder(manifest.levels, level);
-  const bits = config.mode === 'routed' ? (ladder[0] + ladder[1]) / 2 : level;
+  const bits = config.mode === 'routed' ? (level + nextLevel(manifest.levels, level)) / 2 : level;
   const all = manifest.architecture.expertCount * manifest.architecture.layerKinds.filter((k) => k === 'moe').length;
   const scaleSlots = Math.min(
     Math.floor(bytes / (bits * bitBytes + scaleBytes)),

@@ -19,6 +19,7 @@ export type ToEngine =
   | { readonly kind: 'metrics'; readonly id: number }
   | { readonly kind: 'collectImportance'; readonly id: number; readonly on: boolean }
   | { readonly kind: 'importance'; readonly id: number; readonly layer: number; readonly expert: number }
+  | { readonly kind: 'routingWeights'; readonly id: number }
   | { readonly kind: 'close' };
 
 export type FromEngine =

@@ -13,6 +13,8 @@ export class MetricsCounters {
   #misses = 0;
   #missedBytes = 0;
   #readErrors = 0;
+  #pairs = 0;
+  #pairBits = 0;
   #stallMs = 0;
   #prefillMs = 0;
   #decodeMs = 0;
@@ -39,6 +41,8 @@ export class MetricsCounters {
     this.#missedBytes += report.missedBytes;
     this.#readErrors += report.readErrors;
     this.#stallMs += report.stallMs;
+    for (const pairs of report.pairs) this.#pairs += pairs;
+    for (const bits of report.bits) this.#pairBits += bits;
     if (!step.isDecode) {
       this.#prefillMs += step.stepMs;
       return;
@@ -80,6 +84,8 @@ export class MetricsCounters {
       slotsUsed: residency.usedBits,
       slotsTotal: residency.bitSlots,
       residentByBits: residency.residentByBits(),
+      pairs: this.#pairs,
+      pairBits: this.#pairBits,
       requestsCancelled: this.requestsCancelled,
       decode: { ...this.#decode },
       decodeScriptMs: this.#decodeScriptMs,

@@ -1,6 +1,6 @@
 /** From a configuration to an engine that is ready: open, plan the memory, load the dense weights. */
 import { MoestroError } from '../errors.js';
-import { levelLadder } from '../experts/precision.js';
+import { precisionModel } from '../experts/precision.js';
 import { loadRoutingTrace } from '../experts/trace.js';
 import { defaultBudget, readMachine, readRss } from '../machine.js';
 import { type MoeModel, openMoe } from '../model/read-moe.js';
@@ -44,6 +44,7 @@ export async function openEngine(
     levels: manifest.levels,
     memory,
     mode: config.mode,
+    meanBits: config.meanBits,
     maxSequences: config.maxSequences,
     maxQueued: config.maxQueued,
     sink,
@@ -99,7 +100,14 @@ function describeModel(model: MoeModel, config: EngineConfig, memory: EngineMemo
     expertOffset: model.expertOffset,
     planeCrc: model.planeCrc,
     fullLevel: memory.level,
-    ladder: levelLadder(manifest.levels, memory.level),
+    precision: precisionModel(
+      manifest.levels,
+      memory.level,
+      manifest.quality.relativeError,
+      manifest.precision ?? null,
+      architecture,
+      moeLayers.length,
+    ),
     trace: config.routingTrace === null ? null : loadRoutingTrace(config.routingTrace, geometry),
   };
 }

@@ -1,5 +1,6 @@
 /** One request's tokens and where it stands: waiting, running, done. Owned by engine.ts. */
 import type { MoestroError } from '../errors.js';
+import type { LevelPolicy } from '../experts/precision.js';
 import type { Evaluation } from './evaluation.js';
 import type { BlockTable } from './kv-blocks.js';
 import type { Sampler } from './sampler.js';
@@ -13,7 +14,7 @@ export interface SequenceOptions {
   readonly id: number;
   readonly promptIds: readonly number[];
   readonly table: BlockTable;
-  readonly isExact: boolean;
+  readonly policy: LevelPolicy;
   /** Tokens to generate at most. */
   readonly maxTokens: number;
   readonly stopTokenIds: ReadonlySet<number>;
@@ -30,7 +31,7 @@ export class Sequence implements Runnable {
   readonly tokens: number[];
   readonly promptLength: number;
   readonly table: BlockTable;
-  readonly isExact: boolean;
+  readonly policy: LevelPolicy;
   readonly maxTokens: number;
   readonly stopTokenIds: ReadonlySet<number>;
   readonly sampler: Sampler | null;
@@ -57,7 +58,7 @@ export class Sequence implements Runnable {
     this.tokens = [...options.promptIds];
     this.promptLength = options.promptIds.length;
     this.table = options.table;
-    this.isExact = options.isExact;
+    this.policy = options.policy;
     this.maxTokens = options.maxTokens;
     this.stopTokenIds = options.stopTokenIds;
     this.sampler = options.sampler;

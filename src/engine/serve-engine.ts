@@ -113,10 +113,14 @@ function answer(
         break;
       case 'collectImportance':
         native.collectImportance(message.on);
+        engine.collectWeights(message.on);
         reply(undefined);
         break;
       case 'importance':
         reply(native.importance(message.layer, message.expert));
+        break;
+      case 'routingWeights':
+        reply(engine.routingWeights());
         break;
       default:
         message satisfies never;

@@ -2,9 +2,19 @@
  * What crosses the border of the engine: token ids in, token ids out, plain data all of it (it travels between
  * threads). Text is not known here.
  */
+import type { LevelPolicy } from '../experts/precision.js';
 import type { IoBackend, Isa, KvType, Level } from '../native/binding.js';
 
 export type Mode = 'exact' | 'routed';
+
+/** At how many bits one request runs; what is absent falls to the engine's configuration. */
+export interface Precision {
+  readonly mode?: Mode;
+  /** Mean bits a weight that `routed` aims at. */
+  readonly bits?: number;
+  /** Exactly these levels in place of mode and bits: for measurements. Levels are of the model, up to the full one. */
+  readonly policy?: LevelPolicy;
+}
 
 /** One validated, frozen configuration; made by src/config.ts. */
 export interface EngineConfig {
@@ -17,6 +27,8 @@ export interface EngineConfig {
   /** The full level; null for the model's default. */
   readonly level: Level | null;
   readonly mode: Mode;
+  /** Mean bits of `routed` requests that name none; null for three, or less where the full level is lower. */
+  readonly meanBits: number | null;
   /** Positions of one sequence at most; null for what the budget affords up to the model's own. */
   readonly contextLength: number | null;
   readonly kvType: KvType;
@@ -74,8 +86,7 @@ export interface GenerateRequest {
   /** Tokens that end the answer; not emitted. */
   readonly stopTokenIds: readonly number[];
   readonly sampling: Sampling;
-  /** The engine's own mode when absent. */
-  readonly mode?: Mode;
+  readonly precision?: Precision;
 }
 
 export interface TokenLogprob {
@@ -162,6 +173,9 @@ export interface EngineMetrics {
   readonly sequencesQueued: number;
   readonly kvBlocksUsed: number;
   readonly kvBlocksTotal: number;
+  /** (token, expert) pairs computed, and the sum of their bits. */
+  readonly pairs: number;
+  readonly pairBits: number;
   readonly requestsCancelled: number;
   readonly budgetBytes: number;
   readonly rssBytes: number;
@@ -181,9 +195,12 @@ export interface EngineMetrics {
 export interface EvaluateOptions {
   /** The first position whose logits are wanted; 0 when absent. */
   readonly from?: number;
-  /** The engine's own mode when absent. */
-  readonly mode?: Mode;
+  readonly precision?: Precision;
 }
+
+/** Bin i counts weights from 2^(-(i + 1) / 4) up to 2^(-i / 4), the last one all that are less. */
+export const WEIGHT_BINS = 96;
+export const WEIGHT_BINS_PER_OCTAVE = 4;
 
 /** Logits that evaluations under way hold: 880 positions of a vocabulary of 152,000 tokens. */
 export const EVALUATION_BYTES_MAX = 512 << 20;
@@ -208,6 +225,8 @@ export interface EngineClient {
   /** Squared-input sums of every expert since `collectImportance(true)`, for calibration. */
   collectImportance(on: boolean): Promise<void>;
   importance(layer: number, expert: number): Promise<{ tokens: number; gateUp: Float32Array; down: Float32Array }>;
+  /** Routing weights since `collectImportance(true)`, counted by {@link WEIGHT_BINS}: [MoE layers, WEIGHT_BINS]. */
+  routingWeights(): Promise<Float64Array>;
   metrics(): Promise<EngineMetrics>;
   close(): Promise<void>;
 }

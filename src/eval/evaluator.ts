@@ -17,6 +17,8 @@ export interface Evaluator {
   logits(ids: readonly number[], begin: number, end: number): Promise<Float32Array>;
   /** Greedy answer, without the stop token. */
   answer(promptIds: readonly number[], maxTokens: number, stopTokenIds: readonly number[]): Promise<number[]>;
+  /** Mean bits a weight of all that was computed so far; undefined for the reference path. */
+  meanBits(): Promise<number | undefined>;
   close(): Promise<void>;
 }
 
@@ -38,6 +40,10 @@ export function engineEvaluator(client: EngineClient, concurrency: number): Eval
       }
       return answer;
     },
+    async meanBits() {
+      const { pairs, pairBits } = await client.metrics();
+      return pairs === 0 ? undefined : pairBits / pairs;
+    },
     close: () => client.close(),
   };
 }
@@ -54,6 +60,7 @@ export function referenceEvaluator(model: string, pool: ReferencePool): Evaluato
     concurrency: pool.threads,
     logits: (ids, begin, end) => pool.logits(ids.slice(0, end), begin),
     answer: (promptIds, maxTokens, stopTokenIds) => pool.answer(promptIds, maxTokens, stopTokenIds),
+    meanBits: async () => undefined,
     close: () => pool.close(),
   };
 }

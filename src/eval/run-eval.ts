@@ -35,6 +35,8 @@ export interface EvalResult {
   readonly model: string;
   readonly level: number | 'f32';
   readonly mode: string;
+  /** Of all (token, expert) pairs computed for the evaluation. */
+  readonly meanBits?: number;
   readonly perplexity?: number;
   readonly accuracy?: Readonly<Record<string, number>>;
   readonly kl?: number;
@@ -112,10 +114,12 @@ export async function runEval(model: EvaluatedModel, request: EvalRequest): Prom
         );
   const compared = divergence.result();
   const measured = perplexity.result();
+  const meanBits = await evaluator.meanBits();
   return {
     model: evaluator.model,
     level: evaluator.level,
     mode: evaluator.mode,
+    ...(meanBits === undefined ? {} : { meanBits }),
     ...(measured === undefined ? {} : { perplexity: measured }),
     ...(accuracy === undefined ? {} : { accuracy }),
     ...(compared === undefined ? {} : { kl: compared.kl, top1: compared.top1 }),

@@ -62,6 +62,7 @@ export function checkManifest(value: unknown, path: string): Manifest {
     generation: readGeneration(check, top.generation, architecture.vocabSize),
     calibration: readCalibration(check, top.calibration),
     quality: readQuality(check, top.quality),
+    ...(top.precision === undefined ? {} : { precision: readPrecision(check, top.precision, architecture) }),
     ...(top.synthetic === true ? { synthetic: true } : {}),
   };
 }
@@ -247,6 +248,33 @@ function readCalibration(check: FieldChecker, value: unknown): Manifest['calibra
   return {
     tokens: check.integer(fields.tokens, 'calibration.tokens', 0, Number.MAX_SAFE_INTEGER),
     text: check.text(fields.text, 'calibration.text'),
+  };
+}
+
+/** Beyond these, squares and quotients of float32 thresholds mean nothing. */
+const SENSITIVITY_RANGE = [1e-12, 1e12] as const;
+const IMPORTANCES_MAX = 4096;
+
+function readPrecision(
+  check: FieldChecker,
+  value: unknown,
+  architecture: Architecture,
+): NonNullable<Manifest['precision']> {
+  const fields = check.object(value, 'precision');
+  const [least, most] = SENSITIVITY_RANGE;
+  const numbers = (list: readonly unknown[], field: string, min: number): number[] =>
+    list.map((item, index) => {
+      if (typeof item === 'number' && item >= min && item <= most) return item;
+      return check.fail(`precision.${field}[${index}]`, item, `a number from ${min} to ${most}`);
+    });
+  const layers = architecture.layerKinds.filter((kind) => kind === 'moe').length;
+  const { importances } = fields;
+  if (!Array.isArray(importances) || importances.length === 0 || importances.length > IMPORTANCES_MAX)
+    check.fail('precision.importances', importances, `a list of 1 to ${IMPORTANCES_MAX} numbers`);
+  return {
+    tokens: check.integer(fields.tokens, 'precision.tokens', 0, Number.MAX_SAFE_INTEGER),
+    sensitivities: numbers(check.list(fields.sensitivities, 'precision.sensitivities', layers), 'sensitivities', least),
+    importances: numbers(importances as unknown[], 'importances', 0),
   };
 }
 

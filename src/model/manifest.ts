@@ -115,8 +115,19 @@ export interface Manifest {
   readonly calibration: null | { readonly tokens: number; readonly text: string };
   /** Mean weighted relative squared error per level, over all experts. */
   readonly quality: { readonly relativeError: Readonly<Record<string, number>> };
+  /** What `routed` mode goes by; absent where nobody has measured it. */
+  readonly precision?: PrecisionProfile;
   /** True for scripts/synth models: random weights, for speed only. */
   readonly synthetic?: boolean;
+}
+
+/** How much bits matter, measured on calibration text: see src/experts/precision.ts for the rule. */
+export interface PrecisionProfile {
+  readonly tokens: number;
+  /** By MoE layer: divergence per squared routing weight and unit of relative squared error; above 0. */
+  readonly sensitivities: readonly number[];
+  /** Ascending quantiles of sensitivity * weight^2 over (layer, token, expert). */
+  readonly importances: readonly number[];
 }
 
 /**

@@ -63,7 +63,7 @@ describe('Engine.generate()', () => {
     const routed = reference(5, 25, 10, 'routed');
     const { engine, outcome, runAll } = fakeEngine({ experts: 6 });
     engine.generate(1, toyRequest(4, 25, 10));
-    engine.generate(2, toyRequest(5, 25, 10, { mode: 'routed' }));
+    engine.generate(2, toyRequest(5, 25, 10, { precision: { mode: 'routed' } }));
     runAll();
     expect(outcome(1).tokens).toEqual(exact);
     expect(outcome(2).tokens).toEqual(routed);

@@ -74,7 +74,7 @@ it('Engine answers as each request alone whatever is asked, read and left meanwh
         for (const next of actions) {
           if (next.kind === 'ask') {
             const { prompt, length, maxTokens, mode } = next.ask;
-            engine.generate(asked.push(next.ask) - 1, toyRequest(prompt, length, maxTokens, { mode }));
+            engine.generate(asked.push(next.ask) - 1, toyRequest(prompt, length, maxTokens, { precision: { mode } }));
           } else if (next.kind === 'evaluate') {
             engine.evaluate(asked.push(null) - 1, toyRequest(1, next.length, 0).promptIds);
           } else if (next.kind === 'step') {

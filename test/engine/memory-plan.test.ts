@@ -63,6 +63,7 @@ const CONFIG: EngineConfig = {
   isa: null,
   level: null,
   mode: 'exact',
+  meanBits: null,
   contextLength: null,
   kvType: 'f16',
   chunkTokens: 512,

@@ -51,6 +51,7 @@ const start = (more: Partial<EngineConfig> = {}) =>
     isa: null,
     level: 8,
     mode: 'exact',
+    meanBits: null,
     contextLength: 256,
     kvType: 'f16',
     chunkTokens: 64,

@@ -31,6 +31,7 @@ export function ruleEvaluator(
     async answer(promptIds) {
       return [promptIds.length % FAKE_VOCAB];
     },
+    meanBits: async () => undefined,
     close: async () => {},
     ...change,
   };

@@ -6,7 +6,7 @@ import { KV_BLOCK_TOKENS } from '../../src/engine/memory-plan.js';
 import { type EngineEvent, type GenerateRequest, GREEDY, type Mode } from '../../src/engine/types.js';
 import type { MoestroError } from '../../src/errors.js';
 import type { PlanSettings } from '../../src/experts/plan-settings.js';
-import { levelLadder } from '../../src/experts/precision.js';
+import { precisionModel } from '../../src/experts/precision.js';
 import { type Architecture, DEFAULT_TABLES } from '../../src/model/manifest.js';
 import { planeGeometry } from '../../src/model/plane-geometry.js';
 import { FakeNativeEngine } from './fake-native-engine.js';
@@ -122,7 +122,7 @@ export function fakeEngine(options: FakeEngineOptions = {}, sink?: EngineSink) {
     expertOffset: toyOffset,
     planeCrc: toyCrc,
     fullLevel: level,
-    ladder: levelLadder(TOY_LEVELS, level),
+    precision: precisionModel(TOY_LEVELS, level, {}, null, architecture, TOY_MOE_LAYERS.length),
     trace: null,
   };
   const outcomes = new Map<number, Outcome>();
@@ -157,6 +157,7 @@ export function fakeEngine(options: FakeEngineOptions = {}, sink?: EngineSink) {
       maxLogitRows,
     },
     mode: options.mode ?? 'exact',
+    meanBits: null,
     maxSequences: options.maxSequences ?? 4,
     maxQueued: options.maxQueued ?? 8,
     sink: sink ?? {

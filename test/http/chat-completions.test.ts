@@ -202,7 +202,7 @@ describe('POST /v1/chat/completions', () => {
     });
     expect(engine.requests[0]).toMatchObject({
       maxTokens: 4,
-      mode: 'routed',
+      precision: { mode: 'routed' },
       sampling: {
         temperature: 0.3,
         topP: 0.8,

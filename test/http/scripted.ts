@@ -116,6 +116,8 @@ export const METRICS: EngineMetrics = {
   sequencesQueued: 0,
   kvBlocksUsed: 2,
   kvBlocksTotal: 32,
+  pairs: 0,
+  pairBits: 0,
   requestsCancelled: 3,
   budgetBytes: 100 << 20,
   rssBytes: 90 << 20,
@@ -182,6 +184,7 @@ export function scriptedEngine(script: Script): ScriptedEngine {
     evaluate: () => Promise.reject(new Error('not scripted')),
     collectImportance: () => Promise.reject(new Error('not scripted')),
     importance: () => Promise.reject(new Error('not scripted')),
+    routingWeights: () => Promise.reject(new Error('not scripted')),
     metrics: async () => METRICS,
     close: async () => undefined,
   };

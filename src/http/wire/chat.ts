@@ -68,12 +68,25 @@ export function readChatRequest(json: unknown, limits: ModelLimits): ChatRequest
   return {
     messages: body.messages.map(readMessage),
     templateKwargs: templateKwargs(body),
-    options: answerOptions(body, topLogprobs(body), limits, maxTokens),
+    options: answerOptions(body, topLogprobs(body), limits, maxTokens, needsForm(body)),
     choices: choiceCount(body.n, limits),
     stream: body.stream === true,
     includeUsage: body.stream_options?.include_usage === true,
     reportProgress: body.return_progress === true,
   };
+}
+
+/**
+ * Structured output and tool calls: one wrong token breaks what reads the answer, so few bits are no default there. A
+ * conversation in which tools have spoken goes on in their form.
+ */
+export function needsForm(body: Pick<ChatBody, 'response_format' | 'tools' | 'functions' | 'messages'>): boolean {
+  const format = body.response_format?.type;
+  return (
+    (format !== undefined && format !== 'text') ||
+    (body.tools?.length ?? 0) + (body.functions?.length ?? 0) > 0 ||
+    body.messages.some(({ role, tool_calls }) => role === 'tool' || role === 'function' || tool_calls !== undefined)
+  );
 }
 
 function topLogprobs(body: ChatBody): number | null {

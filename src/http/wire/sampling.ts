@@ -2,7 +2,7 @@
 
 import type { XStatic } from 'typebox/schema';
 import { MoestroError } from '../../errors.js';
-import type { AnswerOptions, TextGenerator } from '../../generate.js';
+import { type AnswerOptions, precisionAsked, type TextGenerator } from '../../generate.js';
 import { invalid, shown } from '../check.js';
 
 const STOP_COUNT_MAX = 64;
@@ -33,7 +33,13 @@ export const SAMPLING_FIELDS = {
   // Named so that asking for them is refused: an answer without the grammar would look right and be wrong.
   grammar: {},
   json_schema: {},
-  moestro: { type: 'object', properties: { mode: { type: 'string', enum: ['exact', 'routed'] } } },
+  moestro: {
+    type: 'object',
+    properties: {
+      mode: { type: 'string', enum: ['exact', 'routed'] },
+      bits: { type: 'number', minimum: 2, maximum: 8 },
+    },
+  },
 } as const;
 
 const SAMPLING_SCHEMA = { type: 'object', properties: SAMPLING_FIELDS } as const;
@@ -58,18 +64,21 @@ export function unsupported(path: string, needed: string): MoestroError {
  *
  * @param maxTokens what the route says of its own fields; undefined falls to max_tokens.
  * @param topLogprobs alternatives to report per token; null for no logprobs.
+ * @param needsForm the answer is read by a program: it runs at the full level unless the request says otherwise.
  */
 export function answerOptions(
   body: SamplingBody,
   topLogprobs: number | null,
   { info, defaults }: ModelLimits,
   maxTokens: number | undefined = body.max_tokens ?? body.n_predict,
+  needsForm = false,
 ): AnswerOptions {
   for (const path of ['grammar', 'json_schema'] as const) {
     const value = body[path];
     if (value !== undefined && value !== '') throw unsupported(path, 'it to be absent');
   }
   const topK = body.top_k ?? defaults.topK;
+  const { mode, bits } = body.moestro ?? {};
   const window = body.repeat_last_n ?? defaults.penaltyWindow;
   return {
     maxTokens: maxTokens === undefined || maxTokens < 0 ? null : maxTokens,
@@ -88,7 +97,7 @@ export function answerOptions(
       seed: body.seed === undefined || body.seed === -1 ? null : unsigned(body.seed),
       topLogprobs,
     },
-    ...(body.moestro?.mode === undefined ? {} : { mode: body.moestro.mode }),
+    ...precisionAsked(mode ?? (needsForm && bits === undefined ? 'exact' : undefined), bits),
   };
 }
 
