@@ -1,6 +1,6 @@
 /**
  * Writes a model of a real shape with random weights, for benchmarks:
- *   npx tsx scripts/synth.ts olmoe-1b-7b OUT.moe [--bits 4|8] [--layers N] [--seed N]
+ *   npx tsx scripts/synth.ts olmoe-1b-7b OUT.moe [--bits 4|8] [--dense-bits 4|6|8] [--layers N] [--seed N]
  */
 import { parseArgs } from 'node:util';
 import { MoestroError } from '../src/errors.js';
@@ -12,6 +12,7 @@ function main(): void {
     allowPositionals: true,
     options: {
       bits: { type: 'string', default: '4' },
+      'dense-bits': { type: 'string', default: '8' },
       layers: { type: 'string' },
       seed: { type: 'string', default: '1' },
     },
@@ -28,6 +29,10 @@ function main(): void {
   if (values.bits !== '4' && values.bits !== '8') {
     throw new MoestroError('INVALID_CONFIG', `Cannot use --bits "${values.bits}": needed 4 or 8`);
   }
+  const denseBits = Number(values['dense-bits']);
+  if (denseBits !== 4 && denseBits !== 6 && denseBits !== 8) {
+    throw new MoestroError('INVALID_CONFIG', `Cannot use --dense-bits "${values['dense-bits']}": needed 4, 6 or 8`);
+  }
   const layerCount = values.layers === undefined ? full.layerCount : Number(values.layers);
   if (!Number.isInteger(layerCount) || layerCount < 1 || layerCount > full.layerCount) {
     throw new MoestroError('INVALID_CONFIG', `Cannot use --layers "${values.layers}": needed 1 to ${full.layerCount}`);
@@ -41,6 +46,7 @@ function main(): void {
     name: layerCount === full.layerCount ? shape : `${shape}-${layerCount}l`,
     architecture: { ...full, layerCount, layerKinds: full.layerKinds.slice(0, layerCount) },
     bitsStored: values.bits === '8' ? 8 : 4,
+    denseBits,
     seed,
     out,
     onBytes: (done, total) => {

@@ -75,8 +75,9 @@ Napi::Value js_quantise_dense(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const SourceMatrix source = source_matrix(env, info[0], info[1], "bytes");
   const int rows = to_int(env, info[2], "rows", 1, kMaxSide), cols = to_int(env, info[3], "cols", 32, kMaxSide);
-  const auto out = to_span<uint8_t>(env, info[4], "out", 0);
-  check(env, quantise_dense(source, rows, cols, out.data(), out.size()));
+  const int bits = to_int(env, info[4], "bits", 4, 8);
+  const auto out = to_span<uint8_t>(env, info[5], "out", 0);
+  check(env, quantise_dense(source, rows, cols, bits, out.data(), out.size()));
   return env.Undefined();
 }
 
@@ -99,8 +100,9 @@ Napi::Value js_dequantise_dense(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const auto blocks = to_span<uint8_t>(env, info[0], "blocks", 0);
   const int rows = to_int(env, info[1], "rows", 1, kMaxSide), cols = to_int(env, info[2], "cols", 32, kMaxSide);
-  const auto out = to_span<float>(env, info[3], "out", static_cast<size_t>(rows) * cols);
-  check(env, dequantise_dense(blocks.data(), blocks.size(), rows, cols, out.data()));
+  const int bits = to_int(env, info[3], "bits", 4, 8);
+  const auto out = to_span<float>(env, info[4], "out", static_cast<size_t>(rows) * cols);
+  check(env, dequantise_dense(blocks.data(), blocks.size(), rows, cols, bits, out.data()));
   return env.Undefined();
 }
 

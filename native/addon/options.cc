@@ -112,6 +112,18 @@ EngineOptions parse_engine_options(Napi::Env env, const Napi::Value& value) {
   m.kv_block_tokens = to_int(env, kv.Get("blockTokens"), "kv.blockTokens", 16, 4096);
   m.kv_blocks = to_int(env, kv.Get("blocks"), "kv.blocks", 1, 1 << 20);
 
+  if (const Napi::Value kinds = o.Get("denseKinds"); kinds.IsObject()) {
+    const Napi::Object by_name = kinds.As<Napi::Object>();
+    const Napi::Array names = by_name.GetPropertyNames();
+    for (uint32_t i = 0; i < names.Length(); ++i) {
+      const std::string name = to_string(env, names.Get(i), "denseKinds' names");
+      const std::string kind = to_string(env, by_name.Get(name), "denseKinds[\"" + name + "\"]");
+      if (kind != "q4" && kind != "q6" && kind != "q8")
+        throw_argument(env, "denseKinds[\"" + name + "\"]", "q4, q6 or q8, found \"" + kind + "\"");
+      m.dense_kinds[name] = kind;
+    }
+  }
+
   const Napi::Object arena = to_object(env, o.Get("arena"), "arena");
   options.arena.bit_slots = to_int(env, arena.Get("bitSlots"), "arena.bitSlots", 2, 1 << 24);
   options.arena.scale_slots = to_int(env, arena.Get("scaleSlots"), "arena.scaleSlots", 1, 1 << 24);

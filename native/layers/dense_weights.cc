@@ -4,14 +4,34 @@
 namespace moestro {
 namespace {
 
-size_t q8_bytes(int rows, int cols) { return round_up(rows, kTileRows) * static_cast<size_t>(cols) / 16 * 17; }
+// "q4", "q6" or "q8"; 0 for "f32".
+int bits_of(const std::string& kind) { return kind[0] == 'q' ? kind[1] - '0' : 0; }
+
+// A matrix in its parts (DenseMatrix of kernels/formats.h); rows are those of whole tiles.
+struct Parts {
+  size_t codes, scales, row_scales;  // bytes
+  Parts(int bits, size_t rows, size_t cols)
+      : codes(rows * cols / 8 * bits),
+        scales(rows * cols / kGroup * (bits == 4 ? 1 : 2)),
+        row_scales(bits == 4 ? rows * 2 : 0) {}
+};
+
+size_t tensor_bytes(const std::string& kind, int rows, int cols) {
+  const int bits = bits_of(kind);
+  if (bits == 0) return static_cast<size_t>(rows) * cols * 4;
+  const Parts parts(bits, round_up(rows, kTileRows), cols);
+  return parts.codes + parts.scales + parts.row_scales;
+}
 
 }  // namespace
 
 void Model::list_tensors() {
   const Dims& d = dims_;
-  const auto add = [this](const std::string& name, const char* kind, int rows, int cols) {
-    const size_t bytes = std::string(kind) == "q8" ? q8_bytes(rows, cols) : static_cast<size_t>(rows) * cols * 4;
+  const auto add = [this](const std::string& name, const char* usual_kind, int rows, int cols) {
+    const auto other = options_.dense_kinds.find(name);
+    const bool is_other = usual_kind[0] == 'q' && other != options_.dense_kinds.end();
+    const std::string kind = is_other ? other->second : usual_kind;
+    const size_t bytes = tensor_bytes(kind, rows, cols);
     tensors_[name] = {kind, rows, cols, dense_bytes_, bytes, false};
     tensor_order_.push_back(name);
     dense_bytes_ += round_up(bytes, 64);
@@ -57,10 +77,15 @@ DenseMatrix Model::dense(const std::string& name) const {
   const auto found = tensors_.find(name);
   if (found == tensors_.end()) return {};
   const Tensor& t = found->second;
+  const int bits = bits_of(t.kind), rows = static_cast<int>(round_up(t.rows, kTileRows));
+  const Parts parts(bits, rows, t.cols);
   const uint8_t* codes = dense_.data() + t.offset;
-  const size_t code_bytes = round_up(t.rows, kTileRows) * static_cast<size_t>(t.cols);
-  const auto* scales = reinterpret_cast<const uint16_t*>(codes + code_bytes);
-  return {8, codes, scales, nullptr, nullptr, static_cast<int>(round_up(t.rows, kTileRows)), t.cols};
+  const uint8_t* scales = codes + parts.codes;
+  if (bits == 4) {
+    const auto* row_scales = reinterpret_cast<const uint16_t*>(scales + parts.scales);
+    return {bits, codes, nullptr, scales, row_scales, rows, t.cols};
+  }
+  return {bits, codes, reinterpret_cast<const uint16_t*>(scales), nullptr, nullptr, rows, t.cols};
 }
 
 const float* Model::floats(const std::string& name) const {

@@ -50,6 +50,7 @@ struct ModelOptions {
   KvType kv_type;
   int kv_block_tokens, kv_blocks;
   PlaneTables tables;
+  std::unordered_map<std::string, std::string> dense_kinds;  // "q4" or "q6" of the matrices that are not "q8"
 };
 
 struct LayerWeights {

@@ -61,12 +61,15 @@ Status quantise_expert(const ExpertShape& shape, const SourceMatrix& gate, const
 Status dequantise_expert(const ExpertShape& shape, const uint8_t* record, size_t record_bytes,
                          const PlaneTables& tables, int level, float* gate, float* up, float* down);
 
-// Bytes of a dense matrix in the 8-bit block format: rows are padded to 16 with zero weights. cols % 32 == 0.
-size_t dense_bytes(int rows, int cols);
+// Bytes of a dense matrix of 4, 6 or 8 bits: rows are padded to 16 with zero weights. cols % 32 == 0. Equals
+// denseTensorBytes() of src/model/dense-layout.ts.
+size_t dense_bytes(int rows, int cols, int bits);
 
-// source [rows, cols] to out: codes of all tiles, then their f16 scales (DenseMatrix).
-// Errors: INVALID_ARGUMENT, UNSUPPORTED_DTYPE, SOURCE_INVALID (a weight is NaN, infinite or beyond f16 scales).
-Status quantise_dense(const SourceMatrix& source, int rows, int cols, uint8_t* out, size_t out_bytes);
-Status dequantise_dense(const uint8_t* blocks, size_t bytes, int rows, int cols, float* out);
+// source [rows, cols] to out: codes of all tiles, their scales, then row scales where the format has them
+// (DenseMatrix). The result depends on the arguments alone, not on the instruction set.
+// Errors: INVALID_ARGUMENT, UNSUPPORTED_DTYPE, SOURCE_INVALID (a weight is NaN, infinite or beyond the format's
+// scales).
+Status quantise_dense(const SourceMatrix& source, int rows, int cols, int bits, uint8_t* out, size_t out_bytes);
+Status dequantise_dense(const uint8_t* blocks, size_t bytes, int rows, int cols, int bits, float* out);
 
 }  // namespace moestro

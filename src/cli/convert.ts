@@ -7,6 +7,7 @@ import { type ProgressLine, progressLine } from './progress-line.js';
 
 interface ConvertFlags {
   readonly bits?: '4' | '8';
+  readonly denseBits?: '4' | '6' | '8';
   readonly calibrate?: string;
   readonly threads?: number;
   readonly force?: boolean;
@@ -25,6 +26,13 @@ export function convertCommand(): Command {
         '--bits <bits>',
         'bits stored per weight: 4 (levels 2, 3, 4) or 8 (also level 8); by the size of the model if not given',
       ).choices(['4', '8']),
+    )
+    .addOption(
+      new Option(
+        '--dense-bits <bits>',
+        'bits per weight of what every token uses (attention, shared expert, embedding and head): 4, 6 or 8 (default: ' +
+          '8); with 4 the embedding and the head take 6',
+      ).choices(['4', '6', '8']),
     )
     .option('--calibrate <text>', 'a text file; weights that it uses most are kept most exact (converts twice)')
     .option('--threads <count>', 'threads that quantise (default: one per processor)', threadCount)
@@ -53,6 +61,7 @@ async function run(source: string, out: string, flags: ConvertFlags): Promise<vo
     out,
     onProgress,
     ...(flags.bits === undefined ? {} : { bits: Number(flags.bits) as 4 | 8 }),
+    ...(flags.denseBits === undefined ? {} : { denseBits: Number(flags.denseBits) as 4 | 6 | 8 }),
     ...(flags.threads === undefined ? {} : { threads: flags.threads }),
     ...(flags.force === undefined ? {} : { force: flags.force }),
   };

@@ -17,6 +17,9 @@ export interface Inspection {
   readonly parameters: { readonly total: number; readonly active: number };
   readonly architecture: Architecture;
   readonly bytes: { readonly dense: number; readonly experts: number; readonly expertRecord: number };
+  /** Bits a weight of the dense matrices, scales included, the mean over all; and their kinds. */
+  readonly denseBitsPerWeight: number;
+  readonly denseKinds: readonly string[];
   /** Bits a weight of an expert at each level, scales included, and what one expert then takes in memory. */
   readonly levels: readonly {
     readonly level: number;
@@ -60,6 +63,8 @@ export function inspectModel(model: MoeModel, verified: boolean): Inspection {
   const { architecture, geometry, dense, experts } = manifest;
   const expertWeights = 3 * architecture.hiddenSize * architecture.expertSize;
   const denseWeights = Object.values(dense.tensors).reduce((sum, { rows, cols }) => sum + rows * cols, 0);
+  const matrices = Object.values(dense.tensors).filter(({ kind }) => kind !== 'f32');
+  const sumOf = (numbers: readonly number[]): number => numbers.reduce((sum, one) => sum + one, 0);
   const floorBytes = memoryFloor(manifest);
   const held = moeLayerCount * architecture.expertCount;
   const expertBytes = (level: number): number => geometry.scaleBytes + level * geometry.bitBytes;
@@ -74,6 +79,8 @@ export function inspectModel(model: MoeModel, verified: boolean): Inspection {
     },
     architecture,
     bytes: { dense: dense.bytes, experts: experts.bytes, expertRecord: geometry.recordBytes },
+    denseBitsPerWeight: (8 * sumOf(matrices.map((one) => one.bytes))) / sumOf(matrices.map((m) => m.rows * m.cols)),
+    denseKinds: [...new Set(matrices.map(({ kind }) => kind))].sort(),
     levels: manifest.levels.map((level) => ({
       level,
       bitsPerWeight: (8 * expertBytes(level)) / expertWeights,
@@ -114,7 +121,7 @@ function describe(found: Inspection): string {
     `  layers        ${a.layerCount}${dense > 0 ? ` (${dense} without experts)` : ''}, hidden size ${a.hiddenSize}, ${a.headCount} query and ${a.kvHeadCount} key-value heads of ${a.headDim}`,
     `  experts       ${a.expertCount} a layer of size ${a.expertSize}, ${a.topK} used per token${a.sharedExpertSize > 0 ? `, and a shared one of size ${a.sharedExpertSize}` : ''}`,
     `  context       up to ${a.contextLength} positions, vocabulary of ${a.vocabSize}`,
-    `  on disk       ${formatBytes(bytes.dense)} dense weights, ${formatBytes(bytes.experts)} experts (${formatBytes(bytes.expertRecord)} each)`,
+    `  on disk       ${formatBytes(bytes.dense)} dense weights (${found.denseKinds.join(', ')}: ${found.denseBitsPerWeight.toFixed(2)} bits a weight), ${formatBytes(bytes.experts)} experts (${formatBytes(bytes.expertRecord)} each)`,
     `  memory        at least ${formatBytesUp(memory.floorBytes)}; ${formatBytesUp(memory.allResidentBytes)} hold every expert at level ${found.levels.find((one) => one.isDefault)?.level}`,
     `  calibration   ${found.calibration === null ? 'none' : `${found.calibration.tokens} tokens of ${found.calibration.text}`}`,
     '  levels        bits per weight, one expert in memory, mean relative squared error',

@@ -3,6 +3,7 @@ import { MoestroError } from '../errors.js';
 import { precisionModel } from '../experts/precision.js';
 import { loadRoutingTrace } from '../experts/trace.js';
 import { defaultBudget, readMachine, readRss } from '../machine.js';
+import type { Manifest } from '../model/manifest.js';
 import { type MoeModel, openMoe } from '../model/read-moe.js';
 import { loadAddon, type NativeEngine, type NativeEngineOptions } from '../native/binding.js';
 import { Engine } from './engine.js';
@@ -118,6 +119,7 @@ function nativeOptions(model: MoeModel, config: EngineConfig, memory: EngineMemo
   return {
     architecture: manifest.architecture,
     tables: manifest.tables,
+    denseKinds: denseKinds(manifest),
     threads: config.threads,
     ...(config.isa === null ? {} : { isa: config.isa }),
     maxBatchTokens: plan.chunkTokens,
@@ -138,4 +140,11 @@ function nativeOptions(model: MoeModel, config: EngineConfig, memory: EngineMemo
       ...(config.faultRanges === undefined ? {} : { faultRanges: config.faultRanges.flat() }),
     },
   };
+}
+
+/** Native memory is laid out before the first tensor is loaded, so kinds are told ahead. */
+function denseKinds(manifest: Manifest): Record<string, 'q4' | 'q6' | 'q8'> {
+  const kinds: Record<string, 'q4' | 'q6' | 'q8'> = {};
+  for (const [name, { kind }] of Object.entries(manifest.dense.tensors)) if (kind !== 'f32') kinds[name] = kind;
+  return kinds;
 }

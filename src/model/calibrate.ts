@@ -50,7 +50,7 @@ export async function convertCalibrated(options: CalibratedConvertOptions): Prom
   const text = await readText(options.textPath);
   const textKey = createHash('sha256').update(text).digest('hex').slice(0, 16);
   const sourceKey = createHash('sha256')
-    .update(`${await fingerprint(options.source)} ${options.bits ?? 'default'}`)
+    .update(`${await fingerprint(options.source)} ${options.bits ?? 'default'} ${options.denseBits ?? 'default'}`)
     .digest('hex');
   const first = `${out}.uncalibrated-${sourceKey.slice(0, 8)}`;
   const { textPath, onTokens, startEngine, loadTextModel, ...plain } = options;

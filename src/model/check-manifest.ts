@@ -4,7 +4,7 @@
  */
 import { MoestroError } from '../errors.js';
 import { checkArchitecture, denseTensorShapes } from './architecture-limits.js';
-import { denseTensorBytes, denseTensorKind } from './dense-layout.js';
+import { type DenseKind, denseTensorBytes, isDenseMatrix } from './dense-layout.js';
 import {
   type Architecture,
   type DenseTensorEntry,
@@ -180,8 +180,9 @@ function readDense(check: FieldChecker, value: unknown, model: Architecture): Ma
   for (const [name, [rows, cols]] of shapes) {
     const at = `dense.tensors["${name}"]`;
     const entry = check.object(Object.hasOwn(found, name) ? found[name] : undefined, at);
-    const kind = denseTensorKind(name);
-    if (entry.kind !== kind) check.fail(`${at}.kind`, entry.kind, `"${kind}"`);
+    const kinds: readonly unknown[] = isDenseMatrix(name) ? ['q4', 'q6', 'q8'] : ['f32'];
+    if (!kinds.includes(entry.kind)) check.fail(`${at}.kind`, entry.kind, kinds.join(', '));
+    const kind = entry.kind as DenseKind;
     check.exactly(entry.rows, `${at}.rows`, rows);
     check.exactly(entry.cols, `${at}.cols`, cols);
     const bytes = check.exactly(entry.bytes, `${at}.bytes`, denseTensorBytes(kind, rows, cols));

@@ -10,7 +10,7 @@ import { join, resolve, sep } from 'node:path';
 import { MoestroError } from '../errors.js';
 import { VERSION } from '../version.js';
 import { denseTensorShapes } from './architecture-limits.js';
-import { denseTensorBytes, denseTensorKind } from './dense-layout.js';
+import { type DenseBits, type DenseKind, denseTensorBytes, denseTensorKind, denseTensorParts } from './dense-layout.js';
 import type { Disk } from './disk.js';
 import { openSource } from './import/index.js';
 import type { ModelSource } from './import/source.js';
@@ -41,6 +41,8 @@ export interface ConvertOptions {
   readonly out: string;
   /** Bits stored per expert weight; chosen by size when absent. */
   readonly bits?: 4 | 8;
+  /** Bits of attention, shared expert, dense FFN, embedding and head: 8 when absent. See denseTensorKind(). */
+  readonly denseBits?: DenseBits;
   readonly threads?: number;
   readonly force?: boolean;
   readonly calibration?: {
@@ -96,6 +98,7 @@ function refuseOutAroundSource({ source, out }: ConvertOptions): void {
 export async function convertSource(source: ModelSource, sourceKey: string, options: ConvertOptions): Promise<void> {
   const { architecture } = source;
   const bits = options.bits ?? defaultBits(architecture);
+  const denseBits = options.denseBits ?? 8;
   const geometry = planeGeometry(architecture.hiddenSize, architecture.expertSize, bits);
   const experts = expertList(architecture);
   const shapes = denseTensorShapes(architecture);
@@ -103,6 +106,7 @@ export async function convertSource(source: ModelSource, sourceKey: string, opti
   const writer = await openMoeWriter({
     out: options.out,
     dense: shapes,
+    denseBits,
     geometry,
     recordCount: experts.length,
     key: JSON.stringify([
@@ -110,6 +114,7 @@ export async function convertSource(source: ModelSource, sourceKey: string, opti
       sourceKey,
       architecture,
       bits,
+      denseBits,
       DEFAULT_TABLES,
       options.calibration?.key ?? null,
     ]),
@@ -124,7 +129,8 @@ export async function convertSource(source: ModelSource, sourceKey: string, opti
     progress.resumed(writer.resumedRecords * expertWeights(architecture));
     progress.report('dense');
     for (const [name, shape] of shapes) {
-      if (!writer.resumedTensors.has(name)) await writeDense(source, name, shape, writer, pool, threads, progress);
+      if (writer.resumedTensors.has(name)) continue;
+      await writeDense(source, name, denseTensorKind(name, denseBits), shape, writer, pool, threads, progress);
     }
     await writeExperts(
       source,
@@ -215,12 +221,13 @@ class Progress {
 }
 
 /**
- * One dense tensor, a run of rows a job. The block format has the codes of the whole matrix before its scales, so
- * codes are written as they come and the scales, a seventeenth of the whole, are kept until the end.
+ * One dense tensor, a run of rows a job. A matrix has all its codes before its scales, so codes are written as they
+ * come and the scales, a thirteenth of the whole at most, are kept until the end.
  */
 async function writeDense(
   source: ModelSource,
   name: string,
+  kind: DenseKind,
   [rows, cols]: readonly [number, number],
   writer: MoeWriter,
   pool: QuantisePool,
@@ -228,11 +235,10 @@ async function writeDense(
   progress: Progress,
 ): Promise<void> {
   const tensor = source.dense(name);
-  const kind = denseTensorKind(name);
   const rowsPerJob = kind === 'f32' ? rows : wholeTiles(DENSE_JOB_BYTES / (tensor.byteLength / rows));
   const firstRows = Array.from({ length: Math.ceil(rows / rowsPerJob) }, (_, job) => job * rowsPerJob);
   const sink = writer.tensor(name);
-  const scales: Uint8Array[] = [];
+  const later: Uint8Array[][] = denseTensorParts(kind, rows, cols).map(() => []);
   const start = async (first: number): Promise<QuantiseDone> => {
     const count = Math.min(rowsPerJob, rows - first);
     const bytes = await tensor.readRows(first, count);
@@ -244,12 +250,16 @@ async function writeDense(
     );
   };
   await runInOrder(firstRows, threads + 1, start, async ({ out }, first) => {
-    const codeBytes = kind === 'f32' ? out.length : (out.length / 17) * 16;
-    await sink.append(out.subarray(0, codeBytes));
-    if (codeBytes < out.length) scales.push(out.slice(codeBytes));
-    progress.advance('dense', Math.min(rowsPerJob, rows - first) * cols);
+    const count = Math.min(rowsPerJob, rows - first);
+    let at = 0;
+    for (const [index, bytes] of denseTensorParts(kind, count, cols).entries()) {
+      if (index === 0) await sink.append(out.subarray(0, bytes));
+      else later[index]!.push(out.slice(at, at + bytes));
+      at += bytes;
+    }
+    progress.advance('dense', count * cols);
   });
-  for (const part of scales) await sink.append(part);
+  for (const part of later.flat()) await sink.append(part);
   sink.end();
 }
 

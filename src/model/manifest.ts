@@ -74,7 +74,7 @@ export interface PlaneGeometry {
 }
 
 export interface DenseTensorEntry {
-  readonly kind: 'q8' | 'f32';
+  readonly kind: 'q4' | 'q6' | 'q8' | 'f32';
   readonly rows: number;
   readonly cols: number;
   /** Offset from the start of dense.safetensors' file, and length. */
@@ -131,7 +131,7 @@ export interface PrecisionProfile {
 }
 
 /**
- * Canonical dense tensor names, L the layer number:
+ * Canonical dense tensor names, L the layer number; matrices are named q8 and may be q4 or q6, each on its own:
  *   embedding [vocab, hidden] q8; head [vocab, hidden] q8 (absent when tied); final_norm [1, hidden] f32
  *   layers.L.attn_norm, layers.L.ffn_norm [1, hidden] f32
  *   layers.L.q [heads * headDim, hidden], .k, .v [kvHeads * headDim, hidden], .o [hidden, heads * headDim] q8

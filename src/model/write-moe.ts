@@ -12,7 +12,7 @@ import { type FileHandle, open, readdir, rename, rm } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { MoestroError } from '../errors.js';
 import { loadAddon } from '../native/binding.js';
-import { type DenseLayout, denseLayout } from './dense-layout.js';
+import { type DenseBits, type DenseLayout, denseLayout } from './dense-layout.js';
 import { type Disk, diskFull, realDisk, replaceFile, syncDirectory, writeError } from './disk.js';
 import type { DenseTensorEntry, Manifest, PlaneGeometry } from './manifest.js';
 import { type Ledger, readLedger, takeLock } from './partial-output.js';
@@ -24,6 +24,8 @@ export interface MoeWriterOptions {
   readonly out: string;
   /** Tensors in file order with their shapes. */
   readonly dense: ReadonlyMap<string, readonly [rows: number, cols: number]>;
+  /** Bits of dense matrices, see denseTensorKind(). */
+  readonly denseBits: DenseBits;
   readonly geometry: PlaneGeometry;
   /** Expert records in all. */
   readonly recordCount: number;
@@ -71,7 +73,7 @@ export async function openMoeWriter(options: MoeWriterOptions): Promise<MoeWrite
   const disk = options.disk ?? realDisk;
   await checkPlace(out, options);
   const partial = `${out}.partial`;
-  const layout = denseLayout(options.dense);
+  const layout = denseLayout(options.dense, options.denseBits);
   const expertBytes = options.recordCount * options.geometry.recordBytes;
   let lock: FileHandle | undefined;
   try {

@@ -77,6 +77,8 @@ export const COMPLETION_STRIDE = 4;
 export interface NativeEngineOptions {
   readonly architecture: Architecture;
   readonly tables: PlaneTables;
+  /** Dense matrices that are not q8, by their canonical names. */
+  readonly denseKinds?: Readonly<Record<string, 'q4' | 'q6' | 'q8'>>;
   /** Threads that compute, the calling one included. */
   readonly threads: number;
   /** Caps the instruction set; the best detected one when absent. */
@@ -107,7 +109,7 @@ export interface NativeEngineOptions {
 export interface DenseTensorSource {
   /** Canonical name, see docs/model-format.md. */
   readonly name: string;
-  readonly kind: 'q8' | 'f32';
+  readonly kind: 'q4' | 'q6' | 'q8' | 'f32';
   readonly rows: number;
   readonly cols: number;
   /** Absolute offset and length in the file. */
@@ -236,8 +238,18 @@ export interface NativeAddon {
   quantiseExpert(request: QuantiseExpertRequest): {
     readonly relativeError: Readonly<Record<'2' | '3' | '4' | '8', number>>;
   };
-  /** Row-major source bytes to the dense 8-bit block format; out.length === rows * cols * 17 / 16, rows padded to 16. */
-  quantiseDense(dtype: SourceDtype, bytes: Uint8Array, rows: number, cols: number, out: Uint8Array): void;
+  /**
+   * Row-major source bytes to a dense matrix of 4, 6 or 8 bits (DenseMatrix of native/kernels/formats.h); out.length is
+   * what denseTensorBytes() of src/model/dense-layout.ts says. Throws SOURCE_INVALID for weights beyond its scales.
+   */
+  quantiseDense(
+    dtype: SourceDtype,
+    bytes: Uint8Array,
+    rows: number,
+    cols: number,
+    bits: 4 | 6 | 8,
+    out: Uint8Array,
+  ): void;
   /** The inverse of `quantiseExpert` at a level: for tests and the reference path. Outputs row-major float32. */
   dequantiseExpert(
     record: Uint8Array,
@@ -250,7 +262,7 @@ export interface NativeAddon {
     down: Float32Array,
   ): void;
   /** The inverse of `quantiseDense`. */
-  dequantiseDense(blocks: Uint8Array, rows: number, cols: number, out: Float32Array): void;
+  dequantiseDense(blocks: Uint8Array, rows: number, cols: number, bits: 4 | 6 | 8, out: Float32Array): void;
   /** Runs every kernel's check of each variant against scalar; one line per failure, empty when all agree. */
   checkKernels(seed: number): readonly string[];
   /** Runs the checks of pool, arena and read queue (fake, pread, io_uring); one line per failure. */

@@ -67,7 +67,7 @@ describe('convert()', () => {
       const bytes = dense.subarray(entry.offset, entry.offset + entry.bytes);
       const found = new Float32Array(rows * cols);
       if (entry.kind === 'f32') addon.dequantise('F32', bytes, rows * cols, found);
-      else addon.dequantiseDense(bytes, rows, cols, found);
+      else addon.dequantiseDense(bytes, rows, cols, 8, found);
       expect(relativeError(found, values), name).toBeLessThan(entry.kind === 'f32' ? 1e-15 : 1e-4);
     }
     const { hiddenSize, expertSize } = tiny.architecture;
@@ -83,6 +83,25 @@ describe('convert()', () => {
         });
       });
     });
+  });
+
+  // Relative squared errors of normally distributed weights are .54 and .04 %.
+  it.each([
+    [4, 'q6', 0.012],
+    [6, 'q6', 0.0008],
+  ] as const)('writes dense matrices of %i bits, the embedding as %s, when asked to', async (bits, head, limit) => {
+    await convert({ source, out, denseBits: bits, threads: 2 });
+    const { manifest, densePath } = await verifyMoe(out);
+    const dense = readFileSync(densePath);
+    for (const [name, { rows, cols, values }] of model.dense) {
+      const entry = manifest.dense.tensors[name]!;
+      if (entry.kind === 'f32') continue;
+      expect(entry.kind, name).toBe(name === 'embedding' || name === 'head' ? head : `q${bits}`);
+      const found = new Float32Array(rows * cols);
+      const bytes = dense.subarray(entry.offset, entry.offset + entry.bytes);
+      addon.dequantiseDense(bytes, rows, cols, Number(entry.kind[1]) as 4 | 6, found);
+      expect(relativeError(found, values), name).toBeLessThan(limit);
+    }
   });
 
   it('writes the same planes from GGUF as from safetensors when the weights are the same', async () => {

@@ -17,6 +17,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { MoestroError } from '../../src/errors.js';
 import { convert } from '../../src/model/convert.js';
 import { openMoe, verifyMoe } from '../../src/model/read-moe.js';
+import { savePrecision } from '../../src/model/save-precision.js';
 import { loadAddon } from '../../src/native/binding.js';
 import { writeHuggingFace } from '../helpers/tiny-hugging-face.js';
 import { makeTinyModel } from '../helpers/tiny-models.js';
@@ -57,6 +58,10 @@ const set = (object: unknown, key: string, value: unknown): void => {
   (object as Record<string, unknown>)[key] = value;
 };
 
+/** A precision that is right but for the change. */
+const precise = (manifest: Json, change: object): void =>
+  set(manifest, 'precision', { tokens: 1, sensitivities: [1, 1, 1], importances: [1], ...change });
+
 describe('openMoe()', () => {
   it('refuses a manifest that is a pipe or a directory, without waiting for it', async () => {
     for (const make of [(path: string) => execFileSync('mkfifo', [path]), (path: string) => mkdirSync(path)]) {
@@ -88,6 +93,16 @@ describe('openMoe()', () => {
     expect(model.moeLayerIndex).toEqual([0, 1, 2]);
     expect(() => model.expertOffset(0, architecture.expertCount)).toThrow(MoestroError);
     expect(() => model.planeCrc(3, 0, 0)).toThrow(MoestroError);
+  });
+
+  it('keeps the precision that calibration wrote', async () => {
+    const path = withManifest((m) => precise(m, {}));
+    await savePrecision(path, { tokens: 9, sensitivities: [1, 2, 3], importances: [0, 0.5] });
+    const { precision } = (await openMoe(path)).manifest;
+    expect(precision).toEqual({ tokens: 9, sensitivities: [1, 2, 3], importances: [0, 0.5] });
+    const wrong = { tokens: 9, sensitivities: [1], importances: [1] };
+    await expect(savePrecision(path, wrong)).rejects.toMatchObject({ code: 'MODEL_INVALID' });
+    expect((await openMoe(path)).manifest.precision).toEqual(precision);
   });
 
   it.each<[string, string, RegExp, (manifest: Json) => void]>([
@@ -123,6 +138,8 @@ describe('openMoe()', () => {
     ['a tensor in the header', 'MODEL_INVALID', /offset/, (m) => set(m.dense!.tensors!.embedding, 'offset', 0)],
     ['a tensor of another shape', 'MODEL_INVALID', /rows/, (m) => set(m.dense!.tensors!.embedding, 'rows', 1)],
     ['a tensor of another kind', 'MODEL_INVALID', /kind/, (m) => set(m.dense!.tensors!.embedding, 'kind', 'f32')],
+    ['a tensor of no kind', 'MODEL_INVALID', /kind "q5"/, (m) => set(m.dense!.tensors!.embedding, 'kind', 'q5')],
+    ['a matrix said to be smaller', 'MODEL_INVALID', /bytes/, (m) => set(m.dense!.tensors!.embedding, 'kind', 'q4')],
     ['an experts file elsewhere', 'MODEL_INVALID', /experts\.file/, (m) => set(m.experts, 'file', '../x')],
     ['fewer checksums', 'MODEL_INVALID', /checksums/, (m) => set(m.experts, 'checksums', 'AAAA')],
     [
@@ -130,6 +147,20 @@ describe('openMoe()', () => {
       'MODEL_INVALID',
       /eosTokenIds\[0\]/,
       (m) => set(m.generation, 'eosTokenIds', [1e6]),
+    ],
+    ['a precision of no layers', 'MODEL_INVALID', /precision\.sensitivities/, (m) => precise(m, { sensitivities: [] })],
+    [
+      'a sensitivity of nothing',
+      'MODEL_INVALID',
+      /precision\.sensitivities\[0\] 0,/,
+      (m) => precise(m, { sensitivities: [0, 1, 1] }),
+    ],
+    ['no importances', 'MODEL_INVALID', /precision\.importances/, (m) => precise(m, { importances: [] })],
+    [
+      'an importance that is no number',
+      'MODEL_INVALID',
+      /precision\.importances\[1\] "x"/,
+      (m) => precise(m, { importances: [1, 'x'] }),
     ],
     ['a quality of no level', 'MODEL_INVALID', /relativeError/, (m) => set(m.quality!.relativeError, '7', 0.1)],
   ])('refuses %s as %s', async (_, code, message, change) => {

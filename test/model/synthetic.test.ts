@@ -78,6 +78,28 @@ describe('writeSynthetic()', () => {
     }
   });
 
+  it.each([4, 6, 8] as const)(
+    'writeSynthetic() makes dense matrices of %i bits and of about unit gain',
+    async (bits) => {
+      writeSynthetic({
+        name: 'a',
+        architecture: SMALL,
+        bitsStored: 4,
+        denseBits: bits,
+        seed: 1,
+        out: join(directory, 'a.moe'),
+      });
+      const { manifest, densePath } = await verifyMoe(join(directory, 'a.moe'));
+      const { rows, cols, offset, bytes, kind } = manifest.dense.tensors['layers.1.q']!;
+      expect(kind).toBe(`q${bits}`);
+      const values = new Float32Array(rows * cols);
+      loadAddon().dequantiseDense(readFileSync(densePath).subarray(offset, offset + bytes), rows, cols, bits, values);
+      const gain = Math.sqrt((values.reduce((sum, w) => sum + w * w, 0) / values.length) * cols);
+      expect(gain).toBeGreaterThan(0.85);
+      expect(gain).toBeLessThan(1.15);
+    },
+  );
+
   it('writeSynthetic() refuses to overwrite', () => {
     write('a.moe', 4);
     const before = statSync(join(directory, 'a.moe')).mtimeMs;

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { denseTensorBytes } from '../../src/model/dense-layout.js';
 import { DEFAULT_TABLES } from '../../src/model/manifest.js';
 import { planeGeometry } from '../../src/model/plane-geometry.js';
 import { type Level, loadAddon } from '../../src/native/binding.js';
@@ -198,41 +199,95 @@ describe('quantiseExpert()', () => {
 });
 
 describe('quantiseDense()', () => {
-  const dense = (values: Float32Array, rows: number, cols: number): Uint8Array => {
-    const out = new Uint8Array((Math.ceil(rows / 16) * 16 * cols * 17) / 16);
-    addon.quantiseDense('F32', encodeValues('F32', values), rows, cols, out);
+  const dense = (values: Float32Array, rows: number, cols: number, bits: 4 | 6 | 8): Uint8Array => {
+    const out = new Uint8Array(denseTensorBytes(`q${bits}`, rows, cols));
+    addon.quantiseDense('F32', encodeValues('F32', values), rows, cols, bits, out);
+    return out;
+  };
+  const decoded = (values: Float32Array, rows: number, cols: number, bits: 4 | 6 | 8): Float32Array => {
+    const out = new Float32Array(values.length);
+    addon.dequantiseDense(dense(values, rows, cols, bits), rows, cols, bits, out);
     return out;
   };
 
-  it('comes back within half a step of each group when rows are no multiple of a tile', () => {
-    const random = gaussian(9);
-    const [rows, cols] = [19, 64];
-    const values = Float32Array.from({ length: rows * cols }, (_, i) => random() * 10 ** ((i >> 5) % 7));
-    const out = new Float32Array(rows * cols);
-    addon.dequantiseDense(dense(values, rows, cols), rows, cols, out);
-    for (let group = 0; group < values.length; group += 32) {
-      const size = Math.max(...values.subarray(group, group + 32).map(Math.abs));
-      for (let i = group; i < group + 32; i++)
-        expect(Math.abs(out[i]! - values[i]!)).toBeLessThanOrEqual((size / 127) * 0.502);
+  it.each([
+    [8, 127, 0.502],
+    [6, 31, 2],
+  ] as const)(
+    'comes back at %i bits, whose codes reach %i, within %d steps of each group when rows are no multiple of a tile',
+    (bits, end, steps) => {
+      const random = gaussian(9);
+      const [rows, cols] = [19, 64];
+      const values = Float32Array.from({ length: rows * cols }, (_, i) => random() * 10 ** ((i >> 5) % 5));
+      const out = decoded(values, rows, cols, bits);
+      for (let group = 0; group < values.length; group += 32) {
+        const size = Math.max(...values.subarray(group, group + 32).map(Math.abs));
+        // At 6 bits the largest may be clipped where the group gains.
+        for (let i = group; i < group + 32; i++)
+          expect(Math.abs(out[i]! - values[i]!)).toBeLessThanOrEqual((size / end) * steps);
+      }
+    },
+  );
+
+  it.each([
+    [4, 0.0056],
+    [6, 0.00042],
+    [8, 0.00003],
+  ] as const)('loses as little of normal weights at %i bits as its format can', (bits, limit) => {
+    const random = gaussian(10);
+    const [rows, cols] = [64, 544];
+    const values = Float32Array.from({ length: rows * cols }, (_, i) => random() * 10 ** (Math.floor(i / cols) % 5));
+    const out = decoded(values, rows, cols, bits);
+    for (let row = 0; row < rows; row++) {
+      let error = 0;
+      let energy = 0;
+      for (let i = row * cols; i < (row + 1) * cols; i++) {
+        error += (out[i]! - values[i]!) ** 2;
+        energy += values[i]! ** 2;
+      }
+      // A row's own draw moves it by some percent.
+      expect(error / energy, `row ${row}`).toBeLessThan(1.15 * limit);
     }
+  });
+
+  it.each([4, 6, 8] as const)('keeps a row of zeros at %i bits', (bits) => {
+    const values = Float32Array.from({ length: 16 * 32 }, (_, i) => (i < 32 ? 0 : i % 7));
+    const out = decoded(values, 16, 32, bits);
+    expect(Math.max(...out.subarray(0, 32).map(Math.abs))).toBe(0);
+    expect(out.subarray(32).some((value) => value !== 0)).toBe(true);
   });
 
   it('does not clip when the scale falls among the subnormals of f16', () => {
     const values = Float32Array.from({ length: 16 * 32 }, (_, i) => (i % 32 === 0 ? 1 : 0.3) * 1.2e-5);
-    const out = new Float32Array(values.length);
-    const blocks = dense(values, 16, 32);
-    addon.dequantiseDense(blocks, 16, 32, out);
-    const scale = fromHalf(new Uint16Array(blocks.slice(512, 514).buffer)[0]!);
+    const out = decoded(values, 16, 32, 8);
+    const scale = fromHalf(new Uint16Array(dense(values, 16, 32, 8).slice(512, 514).buffer)[0]!);
     values.forEach((value, i) => {
       expect(Math.abs(out[i]! - value)).toBeLessThanOrEqual(scale * 0.501);
     });
   });
 
-  it('throws SOURCE_INVALID when a weight is beyond f16 scales or not finite', () => {
-    for (const bad of [1e7, Number.NaN, Number.NEGATIVE_INFINITY]) {
+  it.each([
+    [8, 1e7],
+    [6, 3e6],
+    [4, 1e20],
+  ] as const)('throws SOURCE_INVALID when a weight is beyond the scales of %i bits or not finite', (bits, large) => {
+    for (const bad of [large, Number.NaN, Number.NEGATIVE_INFINITY]) {
       const values = new Float32Array(16 * 32);
       values[40] = bad;
-      expect(() => dense(values, 16, 32)).toThrow(expect.objectContaining({ code: 'SOURCE_INVALID' }));
+      expect(() => dense(values, 16, 32, bits)).toThrow(expect.objectContaining({ code: 'SOURCE_INVALID' }));
     }
+  });
+
+  it('throws INVALID_ARGUMENT for bits that no format has and for another length', () => {
+    const values = new Float32Array(16 * 32);
+    const bytes = encodeValues('F32', values);
+    for (const [bits, length] of [
+      [5, 340],
+      [4, 303],
+      [6, 417],
+    ] as const)
+      expect(() => addon.quantiseDense('F32', bytes, 16, 32, bits as 4, new Uint8Array(length))).toThrow(
+        expect.objectContaining({ code: 'INVALID_ARGUMENT' }),
+      );
   });
 });

@@ -63,20 +63,22 @@ MOESTRO_INLINE F32x16 tile_scales(const DenseView& view, size_t tile) {
   return load_f16(view.scales + tile * kTileRows);
 }
 
-// Lines are asked for this far ahead of their use: what a core has in flight from DRAM.
-constexpr size_t kPrefetchBytes = 2048;
+// Lines are asked for this far ahead of their use, into the second level cache: a core has more of them in flight than
+// the first level takes. The rest of the way is short enough for out-of-order loads.
+constexpr size_t kPrefetchBytes = 4096;
+MOESTRO_INLINE void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 template <int kBits>
 MOESTRO_INLINE void prefetch_tile(const DenseView& view, size_t tile) {
   const uint8_t* codes = view.codes + tile * kCodeTileBytes<kBits> + kPrefetchBytes;
 #pragma GCC unroll 8
-  for (int line = 0; line < kBits; ++line) prefetch(codes + 64 * line);
+  for (int line = 0; line < kBits; ++line) prefetch_far(codes + 64 * line);
   // A tile's scales fill a part of a line: one in two tiles, or in four, comes to the next.
   constexpr size_t kTilesAhead = 2 * kPrefetchBytes / kCodeTileBytes<kBits>;
   if constexpr (kBits == 4) {
-    if (tile % 4 == 0) prefetch(view.group_scales + (tile + kTilesAhead) * kScaleTileBytes);
+    if (tile % 4 == 0) prefetch_far(view.group_scales + (tile + kTilesAhead) * kScaleTileBytes);
   } else {
-    if (tile % 2 == 0) prefetch(view.scales + (tile + kTilesAhead) * kTileRows);
+    if (tile % 2 == 0) prefetch_far(view.scales + (tile + kTilesAhead) * kTileRows);
   }
 }
 

@@ -9,9 +9,9 @@ export type QuantiseJob =
       readonly out: ArrayBuffer;
       readonly planes: readonly { readonly offset: number; readonly bytes: number }[];
     }
-  /** Rows of a matrix to the dense 8-bit block format. */
+  /** Rows of a matrix to a dense one of 4, 6 or 8 bits. */
   | {
-      readonly kind: 'q8';
+      readonly kind: 'q4' | 'q6' | 'q8';
       readonly dtype: SourceDtype;
       readonly bytes: Uint8Array;
       readonly rows: number;

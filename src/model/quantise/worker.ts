@@ -23,9 +23,9 @@ export function runQuantiseJob(addon: NativeAddon, job: QuantiseJob): QuantiseDo
     const checksums = job.planes.map(({ offset, bytes }) => addon.crc32c(0, out.subarray(offset, offset + bytes)));
     return { ok: true, out, checksums, relativeError };
   }
-  if (job.kind === 'q8') {
+  if (job.kind !== 'f32') {
     const out = new Uint8Array(job.outBytes);
-    addon.quantiseDense(job.dtype, job.bytes, job.rows, job.cols, out);
+    addon.quantiseDense(job.dtype, job.bytes, job.rows, job.cols, Number(job.kind[1]) as 4 | 6 | 8, out);
     return { ok: true, out, checksums: [], relativeError: {} };
   }
   const values = new Float32Array(job.count);

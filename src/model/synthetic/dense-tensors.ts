@@ -1,14 +1,15 @@
 /** Random dense tensors in the file's own formats, in parts of a few MiB. */
-import type { DenseTensorEntry } from '../manifest.js';
+import { type DenseKind, denseTensorParts } from '../dense-layout.js';
 import { gaussian, randomPool, randomWords } from './random-pool.js';
 
-const TILE_ROWS = 16;
 const PART_BYTES = 4 << 20;
 /** Parts differ by the page of the pool they start at. */
 const POOL_PAGES = 1024;
 const PAGE = 4096;
-/** Standard deviation of a code drawn evenly from 1 to 255. */
-const CODE_DEVIATION = 73.6;
+/** Standard deviation of a matrix whose codes are drawn evenly, in units of its scale. */
+const CODE_DEVIATION = { q4: 62, q6: 18.5, q8: 73.6 };
+/** E3M4 of 1/2. */
+const GROUP_SCALE = 0x60;
 
 /**
  * Matrices have variance 1 / cols. What attention adds is much the same for all tokens of a context; embeddings must
@@ -31,7 +32,7 @@ function codePool(): Uint8Array {
 /** The bytes of one tensor, part by part. Norms are ones, biases zeros, routers and matrices of unit gain. */
 export function* denseParts(
   name: string,
-  kind: DenseTensorEntry['kind'],
+  kind: DenseKind,
   rows: number,
   cols: number,
   seed: number,
@@ -45,20 +46,30 @@ export function* denseParts(
     yield new Uint8Array(values.buffer);
     return;
   }
-  const paddedRows = Math.ceil(rows / TILE_ROWS) * TILE_ROWS;
+  const [codeBytes = 0, scaleBytes = 0, rowScaleBytes = 0] = denseTensorParts(kind, rows, cols);
   const pool = codePool();
-  for (let left = paddedRows * cols; left > 0; left -= PART_BYTES) {
+  for (let left = codeBytes; left > 0; left -= PART_BYTES) {
     const begin = (next() % POOL_PAGES) * PAGE;
     yield pool.subarray(begin, begin + Math.min(left, PART_BYTES));
   }
-  // After the codes, one f16 scale a row and group of 32 columns, all the same.
+  // After the codes the scales, all the same: f16 or, at 4 bits, a byte each and then a bf16 each row.
   const deviation = name === 'embedding' ? EMBEDDING_DEVIATION : 1 / Math.sqrt(cols);
-  const scales = new Uint16Array((paddedRows * cols) / 32);
-  yield new Uint8Array(scales.fill(toHalf(deviation / CODE_DEVIATION)).buffer);
+  const scale = deviation / CODE_DEVIATION[kind];
+  if (kind === 'q4') {
+    yield new Uint8Array(scaleBytes).fill(GROUP_SCALE);
+    yield new Uint8Array(new Uint16Array(rowScaleBytes / 2).fill(toBF16(2 * scale)).buffer);
+  } else {
+    yield new Uint8Array(new Uint16Array(scaleBytes / 2).fill(toHalf(scale)).buffer);
+  }
 }
 
 /** A normal positive binary16, rounded down. */
 function toHalf(value: number): number {
   const exponent = Math.floor(Math.log2(value));
   return ((exponent + 15) << 10) | Math.floor((value / 2 ** exponent - 1) * 1024);
+}
+
+/** A positive number as bfloat16, rounded down. */
+function toBF16(value: number): number {
+  return new Uint32Array(new Float32Array([value]).buffer)[0]! >>> 16;
 }

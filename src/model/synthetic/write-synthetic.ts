@@ -20,7 +20,7 @@ import {
 import { join } from 'node:path';
 import { MoestroError } from '../../errors.js';
 import { denseTensorShapes } from '../architecture-limits.js';
-import { denseTensorBytes, denseTensorKind } from '../dense-layout.js';
+import { type DenseBits, denseTensorBytes, denseTensorKind } from '../dense-layout.js';
 import {
   type Architecture,
   DEFAULT_TABLES,
@@ -46,6 +46,8 @@ export interface SyntheticRequest {
   readonly architecture: Architecture;
   /** 4 for levels 2 to 4, 8 for level 8 too. */
   readonly bitsStored: 4 | 8;
+  /** Bits of dense matrices, 8 when absent: see denseTensorKind(). */
+  readonly denseBits?: DenseBits;
   readonly seed: number;
   readonly out: string;
   readonly onBytes?: (done: number, total: number) => void;
@@ -68,7 +70,7 @@ export function writeSynthetic(request: SyntheticRequest): Manifest {
   const geometry = planeGeometry(architecture.hiddenSize, architecture.expertSize, bitsStored);
   const records = architecture.layerKinds.filter((kind) => kind === 'moe').length * architecture.expertCount;
   const total = records * geometry.recordBytes;
-  const dense = writeDense(join(temporary, 'dense.safetensors'), architecture, seed, crc32c);
+  const dense = writeDense(join(temporary, 'dense.safetensors'), request, crc32c);
   const checksums = writeExperts(join(temporary, 'experts.bin'), request, records, crc32c);
   const tokenizer = syntheticTokenizer(architecture.vocabSize);
   writeFileSync(join(temporary, 'tokenizer.json'), tokenizer.tokenizerJson);
@@ -133,15 +135,14 @@ function writeExperts(path: string, request: SyntheticRequest, records: number, 
 
 function writeDense(
   path: string,
-  architecture: Architecture,
-  seed: number,
+  { architecture, seed, denseBits = 8 }: SyntheticRequest,
   crc32c: Crc32c,
 ): { readonly bytes: number; readonly tensors: Record<string, DenseTensorEntry> } {
   const shapes = [...denseTensorShapes(architecture)];
   const header: Record<string, unknown> = {};
   let length = 0;
   for (const [name, [rows, cols]] of shapes) {
-    const kind = denseTensorKind(name);
+    const kind = denseTensorKind(name, denseBits);
     const bytes = denseTensorBytes(kind, rows, cols);
     header[name] = {
       dtype: kind === 'f32' ? 'F32' : 'U8',
@@ -161,7 +162,7 @@ function writeDense(
     writeAll(file, [start]);
     let offset = headerBytes;
     for (const [index, [name, [rows, cols]]] of shapes.entries()) {
-      const kind = denseTensorKind(name);
+      const kind = denseTensorKind(name, denseBits);
       let bytes = 0;
       let crc = 0;
       for (const part of denseParts(name, kind, rows, cols, seed + index)) {
