@@ -39,6 +39,7 @@ void check_case(CheckLog* log, Random* random, int rows, int cols, int tokens, V
 void check_gemm_f32(CheckLog* log, Random* random) {
   for (Values values : kAllValues) check_case(log, random, 6, 64, 3, values);
   for (int rows = 1; rows <= 9; ++rows) check_case(log, random, rows, 16, 2, Values::usual);
+  for (int cols : {16, 32, 48}) check_case(log, random, 17, cols, 3, Values::usual);
   check_case(log, random, 128, 2048, 2, Values::spread);
   check_case(log, random, 5, 48, 0, Values::usual);
 }

@@ -63,7 +63,7 @@ void check_axpy(CheckLog* log, Random* random, Values values) {
 
 void check_swiglu(CheckLog* log, Random* random) {
   for (Values values : kAllValues) {
-    for (int n : {16, 48, 768}) check_swiglu_case(log, random, values, n);
+    for (int n : {16, 32, 48, 768}) check_swiglu_case(log, random, values, n);
     check_axpy(log, random, values);
   }
   check_sigmoid(log, random);

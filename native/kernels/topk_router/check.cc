@@ -47,7 +47,7 @@ void check_case(CheckLog* log, const std::vector<float>& logits, int k, bool nor
 
 void check_topk_router(CheckLog* log, Random* random) {
   for (bool normalize : {false, true}) {
-    for (int n : {1, 8, 15, 16, 60, 128, 1024}) {
+    for (int n : {1, 8, 15, 16, 17, 31, 32, 33, 60, 128, 1024}) {
       for (Values values : kAllValues) {
         for (int k : {1, 4, 8, 64}) {
           if (k > n) continue;
