@@ -161,6 +161,7 @@ struct Weights {
 };
 constexpr int kWeightBias = 0;
 constexpr int kTokensAtOnce = 4;
+constexpr int kFloatsAtOnce = 4;
 
 struct Table {
   __m256i v;

@@ -130,6 +130,7 @@ struct Weights {
 };
 constexpr int kWeightBias = 128;
 constexpr int kTokensAtOnce = 8;
+constexpr int kFloatsAtOnce = 16;
 
 struct Table {
   __m512i v;

@@ -166,6 +166,7 @@ struct Weights {
 };
 constexpr int kWeightBias = 0;
 constexpr int kTokensAtOnce = 4;  // 16 accumulators, 4 registers of weights and what decodes them: 32 registers
+constexpr int kFloatsAtOnce = 4;
 
 struct Table {
   int8x16_t v;

@@ -141,6 +141,7 @@ struct Weights {
 };
 constexpr int kWeightBias = 0;
 constexpr int kTokensAtOnce = 8;  // accumulators that fit the registers
+constexpr int kFloatsAtOnce = 4;  // the same of F32x16, beside their operands
 
 struct Table {
   uint8_t v[16];
