@@ -30,6 +30,15 @@ struct Q8Activations {
   int cols;
 };
 
+// The same activations for products with many tokens: one group of 32 columns of 16 tokens, side by side. A matrix
+// [tokens, cols] is [ceil(tokens / 16)][cols / 32] of them; the tokens that fill the last ones up may hold anything.
+constexpr int kBlockTokens = 16;
+struct alignas(64) Q8Block {
+  int8_t q[kBlockTokens][kGroup];
+  float scale[kBlockTokens];
+  int32_t sum[kBlockTokens];
+};
+
 // Dense matrix at 4, 6 or 8 bits a weight and its scales. Codes of all tiles in order, then what scales them:
 //   8  code u8 in [1, 255], 512 bytes a tile, step after step.  weight = f16 scale[tile][row] * (code - 128)     (8.5)
 //   6  code u6, 384 bytes a tile.                                weight = f16 scale[tile][row] * (code - 32)      (6.5)
@@ -78,9 +87,11 @@ struct PlaneTables {
   int residual_offset;  // -23
 };
 
-// KV cache storage of one layer: blocks of `block_tokens` positions (a multiple of 16).
-// f16:  K and V each [block][kv_head][position in block][head_dim] u16.
+// KV cache storage of one layer: blocks of `block_tokens` positions (a multiple of kKvChunk). Keys lie so that 16
+// positions are 16 lanes, and scores need no sum over lanes.
+// f16:  u16, K [block][kv_head][position in block / 16][head_dim][16], V [block][kv_head][position in block][head_dim].
 // int8: the same in int8 with one f32 scale per (block, kv_head, position): value = scale * q.
+constexpr int kKvChunk = 16;
 enum class KvType : uint8_t { f16 = 0, int8 = 1 };
 struct KvLayer {
   KvType type;

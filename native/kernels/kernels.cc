@@ -22,6 +22,8 @@ Kernels best_within(Isa isa) {
   table.quantize_q8 = quantize_q8_variants().best(isa);
   table.gemm_q8_dense = gemm_q8_dense_variants().best(isa);
   table.gemm_q8_planes = gemm_q8_planes_variants().best(isa);
+  table.packed_tokens = isa == Isa::amx ? 5 : 9;
+  table.gemm_q8_planes_packed = gemm_q8_planes_packed_variants().best(isa);
   table.gemm_f32 = gemm_f32_variants().best(isa);
   table.rmsnorm_f32 = rmsnorm_f32_variants().best(isa);
   table.rope_f32 = rope_f32_variants().best(isa);
@@ -29,6 +31,8 @@ Kernels best_within(Isa isa) {
   table.axpy_f32 = axpy_f32_variants().best(isa);
   table.kv_store = kv_store_variants().best(isa);
   table.attention = attention_variants().best(isa);
+  table.attention_merge = attention_merge_variants().best(isa);
+  table.attention_finish = attention_finish_variants().best(isa);
   table.topk_router = topk_router_variants().best(isa);
   table.sigmoid = sigmoid_variants().best(isa);
   table.f16_to_f32 = f16_to_f32_variants().best(isa);
@@ -39,7 +43,7 @@ Kernels best_within(Isa isa) {
 
 const Kernels& kernels_for(Isa isa) {
   static const Kernels kTables[] = {best_within(Isa::scalar), best_within(Isa::neon), best_within(Isa::avx2),
-                                    best_within(Isa::avx512)};
+                                    best_within(Isa::avx512), best_within(Isa::amx)};
   return kTables[static_cast<int>(isa)];
 }
 

@@ -7,6 +7,7 @@
 // No kernel allocates, locks or throws; all are safe from several threads on disjoint outputs.
 #pragma once
 #include "native/base/cpu.h"
+#include "native/kernels/attention/attention.h"
 #include "native/kernels/formats.h"
 
 namespace moestro {
@@ -25,6 +26,12 @@ struct Kernels {
   // output i goes to y + i * y_stride.
   void (*gemm_q8_planes)(const PlaneMatrix& w, const PlaneTables& tables, int level, const Q8Activations& x,
                          const int32_t* token_rows, int tokens, int row_begin, int row_end, float* y, size_t y_stride);
+
+  // The same with activations packed in blocks of 16 tokens: output i is token i of x. From packed_tokens tokens on
+  // it is the faster one.
+  int packed_tokens;
+  void (*gemm_q8_planes_packed)(const PlaneMatrix& w, const PlaneTables& tables, int level, const Q8Block* x,
+                                int tokens, int row_begin, int row_end, float* y, size_t y_stride);
 
   // y[t * y_stride + r] = sum_c w[r][c] x[t * cols + c], all float32, 16-lane order. Any rows; cols % 16 == 0.
   void (*gemm_f32)(const float* w, int rows, int cols, const float* x, int tokens, float* y, size_t y_stride);
@@ -45,12 +52,15 @@ struct Kernels {
   // f16 rounds half to even; int8 uses scale = max|x| / 127 per head.
   void (*kv_store)(const KvLayer& kv, int block, int position_in_block, const float* k, const float* v);
 
-  // Attention of one token over positions [begin, end) of its sequence, for the `group` query heads that share kv
-  // head `kv_head`: q f32 [group][head_dim] (not yet scaled), block_table [..] maps position / block_tokens to a
-  // block; out f32 [group][head_dim]; scores is scratch f32 of at least group * round_up(end - begin, 16).
-  // score = dot(q, k) * scale; softmax with the maximum subtracted; out = sum of p * v in ascending position.
-  void (*attention)(const KvLayer& kv, const int32_t* block_table, int begin, int end, int kv_head, int group,
-                    const float* q, float scale, float* scores, float* out);
+  // Attention of up to attention_tokens(group) consecutive tokens of one sequence and the `group` query heads that
+  // share a kv head, over the spans [first, last) of kAttentionSpan positions. state f32
+  // [tokens][group][attention_state()]; scratch f32 of attention_scratch(). See attention/attention.h for the order of
+  // sums.
+  void (*attention)(const KvLayer& kv, const AttentionQueries& queries, int first, int last, float* scratch,
+                    float* state);
+  // Merges the state of the span that follows into `state`; then the output f32 [queries][head_dim] of a state.
+  void (*attention_merge)(const float* later, int queries, int head_dim, float* state);
+  void (*attention_finish)(const float* state, int queries, int head_dim, float* out);
 
   // Softmax over logits f32 [n] and the k best, highest first, ties to the lower index: ids u16 [k], weights f32 [k].
   // normalize: weights divided by their sum. n <= 1024, k <= 64.

@@ -1,7 +1,6 @@
 // The attention half of a layer: norm, q/k/v, q and k norms, rotary positions, KV store, attention over the blocks of
 // each token's sequence, output projection, residual. Ends with the norm before the FFN, quantised for it.
 #include <algorithm>
-#include <cmath>
 
 #include "native/layers/model.h"
 
@@ -60,20 +59,7 @@ void Model::attention(int layer) {
     }
   });
 
-  const int group = dims_.heads / dims_.kv_heads;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
-  pool_->for_each(n * dims_.kv_heads, 1, [&](int begin, int end, int worker) {
-    for (int item = begin; item < end; ++item) {
-      const size_t t = item / dims_.kv_heads;
-      const int kv_head = item % dims_.kv_heads;
-      const int past = positions_[t] + 1;
-      const int from = dims_.sliding_window > 0 ? std::max(0, past - dims_.sliding_window) : 0;
-      const int32_t* blocks = block_tables_.data() + static_cast<size_t>(sequences_[t]) * blocks_per_sequence_;
-      const size_t head = t * q_width + static_cast<size_t>(kv_head) * group * head_dim;
-      kernels_->attention(kv, blocks, from, past, kv_head, group, s_.q + head, scale,
-                          s_.scores + worker * scores_stride_, s_.attn + head);
-    }
-  });
+  attend(kv);
 
   quantize(s_.attn, n, static_cast<int>(q_width), s_.q8);
   const DenseJob out[] = {{w.o, s_.xn, static_cast<size_t>(hidden)}};  // xn is free until the norm below

@@ -20,11 +20,6 @@ struct Carver {
   }
 };
 
-// Attention scores of the query heads that share a kv head, for one thread.
-size_t scores_stride(const Dims& d) {
-  return static_cast<size_t>(d.heads / d.kv_heads) * round_up(static_cast<size_t>(d.context), 16);
-}
-
 // Assigns all scratch from one buffer; without a buffer it only learns the size.
 Scratch carve_scratch(Carver* carver, const Dims& d, int threads, size_t n) {
   const size_t ffn = std::max({d.shared_size, d.dense_ffn, 32});
@@ -48,13 +43,16 @@ Scratch carve_scratch(Carver* carver, const Dims& d, int threads, size_t n) {
   s.partial = floats(n * d.top_k * d.hidden);
   s.hidden_gate = floats(n * d.expert_size);
   s.hidden_up = floats(n * d.expert_size);
-  s.scores = floats(static_cast<size_t>(threads) * scores_stride(d));
+  s.attention = floats(threads * attention_floats(d));
+  s.spans = floats(threads * kStatesPerThread * span_floats(d));
   s.rope_cos = floats(context * (d.head_dim / 2));
   s.rope_sin = floats(context * (d.head_dim / 2));
   s.logit_row = floats(round_up(d.vocab, kTileRows));
   s.q8 = q8(n, std::max(d.hidden, d.q_width()));
   s.ffn_q8 = q8(n, ffn);
   s.hidden_q8 = q8(n, d.expert_size);
+  s.input_blocks = carver->take<Q8Block>(expert_blocks(n) * (d.hidden / kGroup));
+  s.hidden_blocks = carver->take<Q8Block>(expert_blocks(n) * (d.expert_size / kGroup));
   return s;
 }
 
@@ -107,7 +105,7 @@ Status Model::allocate(std::shared_ptr<Ledger> ledger) {
   scratch_ = std::move(scratch.value());
   Carver carver{scratch_.data()};
   s_ = carve_scratch(&carver, d, threads, n);
-  scores_stride_ = scores_stride(d);
+  token_runs_.reserve(n);
   partial_row_.assign(n * d.top_k, -1);
   token_rows_.resize(n);
   local_rows_.resize(n);

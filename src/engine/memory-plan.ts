@@ -101,7 +101,7 @@ export function planMemory(
   }
   const afterChunk = above - scratchGrowth(chunkTokens);
 
-  // A position costs its share of a block, and where it lengthens the context also rotary entries and scores.
+  // A position costs its share of a block, and where it lengthens the context also rotary entries.
   const perPosition = scratchFor(chunkTokens, wanted.least + 16) - scratchFor(chunkTokens, wanted.least);
   const blockCost = perBlock + Math.ceil((perPosition / 16) * KV_BLOCK_TOKENS);
   const blocksMost = Math.min(Math.ceil(wanted.most / KV_BLOCK_TOKENS) * config.maxSequences, KV_BLOCKS_MAX);
@@ -169,9 +169,28 @@ export function scratchBytes(
     // ids, weights, levels, assignments and block tables of the step
     topK * 16 +
     64;
+  // Activations of the experts that run together in blocks of 16 tokens; there is a block for every 8 tokens.
+  const packed = Math.ceil(chunkTokens / 8) * 16 * (q8(hiddenSize) + q8(expertSize));
   const rope = contextLength * headDim * 4;
-  const scores = threads * (headCount / kvHeadCount) * Math.ceil(contextLength / 16) * 16 * 4;
-  return chunkTokens * perToken + rope + scores + (maxLogitRows + 1) * vocabSize * 4 + 64 * 32;
+  return (
+    chunkTokens * perToken +
+    packed +
+    rope +
+    threads * attentionBytes(architecture) +
+    (maxLogitRows + 1) * vocabSize * 4 +
+    64 * 32
+  );
+}
+
+/**
+ * What one thread needs for attention (native/kernels/attention/attention.h): a block of 64 keys and values as floats,
+ * then for each query its copy, 64 scores and two states; and six states of a group for sequences that are split.
+ */
+function attentionBytes({ headCount, kvHeadCount, headDim }: Architecture): number {
+  const group = headCount / kvHeadCount;
+  const queries = Math.max(1, Math.floor(32 / group)) * group;
+  const state = headDim + 32;
+  return 4 * (2 * 64 * headDim + queries * (headDim + 64 + 2 * state) + 6 * group * state);
 }
 
 /** Dense tensors as native memory holds them: each starts on a cache line. */

@@ -18,4 +18,30 @@ Variants<Attention> attention_variants() {
   return {kTable, sizeof kTable / sizeof kTable[0]};
 }
 
+Variants<AttentionMerge> attention_merge_variants() {
+  static constexpr Variant<AttentionMerge> kTable[] = {
+#if defined(__x86_64__)
+    {Isa::avx512, attention_merge_avx512},
+    {Isa::avx2, attention_merge_avx2},
+#elif defined(__aarch64__)
+    {Isa::neon, attention_merge_neon},
+#endif
+    {Isa::scalar, attention_merge_scalar},
+  };
+  return {kTable, sizeof kTable / sizeof kTable[0]};
+}
+
+Variants<AttentionFinish> attention_finish_variants() {
+  static constexpr Variant<AttentionFinish> kTable[] = {
+#if defined(__x86_64__)
+    {Isa::avx512, attention_finish_avx512},
+    {Isa::avx2, attention_finish_avx2},
+#elif defined(__aarch64__)
+    {Isa::neon, attention_finish_neon},
+#endif
+    {Isa::scalar, attention_finish_scalar},
+  };
+  return {kTable, sizeof kTable / sizeof kTable[0]};
+}
+
 }  // namespace moestro

@@ -10,9 +10,15 @@
 
 namespace moestro {
 
-void attention_avx2(const KvLayer& kv, const int32_t* block_table, int begin, int end, int kv_head, int group,
-                    const float* q, float scale, float* scores, float* out) {
-  attend(kv, block_table, begin, end, kv_head, group, q, scale, scores, out);
+void attention_avx2(const KvLayer& kv, const AttentionQueries& queries, int first, int last, float* scratch,
+                    float* state) {
+  attend(kv, queries, first, last, scratch, state);
+}
+void attention_merge_avx2(const float* later, int queries, int head_dim, float* state) {
+  merge(later, queries, head_dim, state);
+}
+void attention_finish_avx2(const float* state, int queries, int head_dim, float* out) {
+  finish(state, queries, head_dim, out);
 }
 
 }  // namespace moestro

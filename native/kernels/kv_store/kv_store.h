@@ -1,6 +1,7 @@
 // Writes one position's keys and values into the KV cache.
 //
-// k, v f32 [kv_heads][head_dim] go to position `position_in_block` of `block` in every kv head; head_dim % 16 == 0.
+// k, v f32 [kv_heads][head_dim] go to position `position_in_block` of `block` in every kv head; head_dim % 16 == 0, at
+// most 1024.
 //
 // f16 rounds half to even; int8 stores q = round(x / scale) and scale = max|x| / 127 per head, both as quantize_q8.
 #pragma once
