@@ -22,8 +22,6 @@ Kernels best_within(Isa isa) {
   table.quantize_q8 = quantize_q8_variants().best(isa);
   table.gemm_q8_dense = gemm_q8_dense_variants().best(isa);
   table.gemm_q8_planes = gemm_q8_planes_variants().best(isa);
-  table.packed_tokens = isa == Isa::amx ? 5 : 9;
-  table.gemm_q8_planes_packed = gemm_q8_planes_packed_variants().best(isa);
   table.gemm_f32 = gemm_f32_variants().best(isa);
   table.rmsnorm_f32 = rmsnorm_f32_variants().best(isa);
   table.rope_f32 = rope_f32_variants().best(isa);
@@ -43,7 +41,7 @@ Kernels best_within(Isa isa) {
 
 const Kernels& kernels_for(Isa isa) {
   static const Kernels kTables[] = {best_within(Isa::scalar), best_within(Isa::neon), best_within(Isa::avx2),
-                                    best_within(Isa::avx512), best_within(Isa::amx)};
+                                    best_within(Isa::avx512)};
   return kTables[static_cast<int>(isa)];
 }
 
