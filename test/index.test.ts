@@ -58,7 +58,10 @@ describe('loadModel()', () => {
   it('passes sampling on over the defaults', async () => {
     const model = await loadModel('m.moe');
     await model.complete('abc', { temperature: 0, seed: 3, mode: 'routed' }).text();
-    expect(engine.requests[0]).toMatchObject({ precision: { mode: 'routed' }, sampling: { temperature: 0, seed: 3, topK: 40 } });
+    expect(engine.requests[0]).toMatchObject({
+      precision: { mode: 'routed' },
+      sampling: { temperature: 0, seed: 3, topK: 40 },
+    });
     expect(Object.keys(engine.requests[0]!.sampling).sort()).toEqual(
       Object.keys((await import('../src/engine/types.js')).GREEDY).sort(),
     );

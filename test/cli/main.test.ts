@@ -1,6 +1,6 @@
 /** The command line as a process: exit status, and what goes to which stream. Needs the build that `npm test` makes. */
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { BUNDLED_MODEL } from '../../src/cli/bundled.js';
+import type { Manifest } from '../../src/model/manifest.js';
 import { writeHuggingFace } from '../helpers/tiny-hugging-face.js';
 import { makeTinyModel } from '../helpers/tiny-models.js';
 
@@ -73,7 +74,7 @@ describe('moestro', () => {
     expect(stderr).toMatch(/^moestro: Cannot take a prompt of \d+ tokens: [^\n]*\n {2}hint: \/reset [^\n]*\n$/);
   });
 
-  it('convert --calibrate tells its three stretches of work one after the other', async () => {
+  it('convert --calibrate tells its stretches of work one after the other', async () => {
     const directory = mkdtempSync(join(tmpdir(), 'moestro-cli-'));
     const [source, sample, out] = ['source', 'sample.txt', 'tiny.moe'].map((name) => join(directory, name)) as [
       string,
@@ -92,7 +93,11 @@ describe('moestro', () => {
         '--threads',
         '1',
       ]);
-      expect(stderr).toMatch(/^experts: 100 %[^\n]*\ncalibration: 100 %[^\n]*\nexperts: 100 %[^\n]*\n$/);
+      expect(stderr).toMatch(
+        /^experts: 100 %[^\n]*\ncalibration: 100 %[^\n]*\nexperts: 100 %[^\n]*\nprecision: 100 %[^\n]*\n$/,
+      );
+      const { precision } = JSON.parse(readFileSync(join(out, 'manifest.json'), 'utf8')) as Manifest;
+      expect(precision?.sensitivities.length).toBeGreaterThan(0);
       expect(stdout).toContain(`try it: moestro chat ${out}`);
       expect(status).toBe(0);
     } finally {

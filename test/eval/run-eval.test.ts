@@ -48,6 +48,13 @@ describe('runEval()', () => {
     expect(result).toEqual({ model: 'rule', level: 4, mode: 'exact', accuracy: { length: 100, all: 100 } });
   });
 
+  it('tells the bits that were taken', async () => {
+    const questions = [{ domain: 'length', question: '123', answer: '3' }];
+    const evaluator = ruleEvaluator(1, { meanBits: async () => 3.5 });
+    const result = await runEval({ ...model(1), evaluator }, { ...NOTHING, questions });
+    expect(result).toMatchObject({ level: 4, meanBits: 3.5 });
+  });
+
   it('runEval() measures perplexity over the second half of every chunk', async () => {
     const result = await runEval(model(2), { ...NOTHING, prose: PROSE });
     expect(result.perplexity).toBeCloseTo(perplexityOf(2), 6);

@@ -222,6 +222,24 @@ describe('POST /v1/chat/completions', () => {
     });
   });
 
+  it.each([
+    ['nothing when nothing is asked', {}, undefined],
+    ['the bits that are asked for', { moestro: { bits: 2.75 } }, { mode: 'routed', bits: 2.75 }],
+    ['mode and bits', { moestro: { mode: 'routed', bits: 4 } }, { mode: 'routed', bits: 4 }],
+    ['tools that are switched off: the full level', { tools: [{}], tool_choice: 'none' }, { mode: 'exact' }],
+    ['tools and a mode', { tools: [{}], tool_choice: 'none', moestro: { mode: 'routed' } }, { mode: 'routed' }],
+    ['tools and bits', { tools: [{}], tool_choice: 'none', moestro: { bits: 3 } }, { mode: 'routed', bits: 3 }],
+    [
+      'a tool that spoke: the full level',
+      { messages: [...USER, { role: 'tool', content: '5', tool_call_id: 'a' }] },
+      { mode: 'exact' },
+    ],
+  ])('runs at the precision of %s', async (_name, body, precision) => {
+    const { app, engine } = await server(saying('x'));
+    const response = await post(app, { messages: USER, ...body });
+    expect([response.statusCode, engine.requests[0]!.precision]).toEqual([200, precision]);
+  });
+
   it('takes null for every optional field and ignores fields it does not know', async () => {
     const { app, engine } = await server(saying('x'));
     const nothing = Object.fromEntries(
@@ -316,6 +334,8 @@ describe('POST /v1/chat/completions', () => {
       'response_format.type',
       'unsupported_parameter',
     ],
+    ['9 bits', { messages: USER, moestro: { bits: 9 } }, 'moestro.bits', 'invalid_value'],
+    ['exact bits', { messages: USER, moestro: { mode: 'exact', bits: 3 } }, 'moestro.bits', 'invalid_value'],
     ['a grammar', { messages: USER, grammar: 'root ::= "x"' }, 'grammar', 'unsupported_parameter'],
     ['audio', { messages: USER, modalities: ['text', 'audio'] }, 'modalities[1]', 'unsupported_parameter'],
     [
