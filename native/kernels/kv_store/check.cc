@@ -4,7 +4,7 @@
 namespace moestro {
 namespace {
 
-constexpr int kBlocks = 2, kHeads = 3, kBlockTokens = 16;
+constexpr int kBlocks = 2, kHeads = 3, kSlots = 16;
 
 struct Stored {
   std::vector<uint8_t> k, v;
@@ -13,12 +13,12 @@ struct Stored {
 
 Stored run(KvStore* function, KvType type, int d, int position, const std::vector<float>& k,
            const std::vector<float>& v) {
-  const size_t rows = kBlocks * kHeads * kBlockTokens;
+  const size_t rows = kBlocks * kHeads * kSlots;
   const size_t bytes = rows * d * (type == KvType::f16 ? 2 : 1);
   Stored out = {std::vector<uint8_t>(bytes, 0x5a), std::vector<uint8_t>(bytes, 0x5a), {}, {}};
   if (type == KvType::int8) out.k_scale.assign(rows, -1), out.v_scale.assign(rows, -1);
   const KvLayer kv = {type, out.k.data(), out.v.data(), out.k_scale.data(), out.v_scale.data(), kHeads,
-                      d,    kBlockTokens};
+                      d,    kSlots};
   function(kv, 1, position, k.data(), v.data());
   return out;
 }
@@ -27,7 +27,7 @@ void check_formula(CheckLog* log, const std::string& what, KvType type, int d, i
                    const std::vector<float>& x, const std::vector<uint8_t>& bytes, const std::vector<float>& scales,
                    bool is_key) {
   for (int head = 0; head < kHeads; ++head) {
-    const size_t row = static_cast<size_t>(kHeads + head) * kBlockTokens + position;
+    const size_t row = static_cast<size_t>(kHeads + head) * kSlots + position;
     for (int i = 0; i < d; ++i) {
       const double value = x[head * d + i];
       const size_t at = is_key ? (row / kKvChunk * d + i) * kKvChunk + row % kKvChunk : row * d + i;
@@ -52,7 +52,7 @@ void check_kv_store(CheckLog* log, Random* random) {
   for (KvType type : {KvType::f16, KvType::int8}) {
     for (Values values : kAllValues) {
       for (int d : {32, 64, 128}) {
-        const int position = static_cast<int>(random->between(0, kBlockTokens - 1));
+        const int position = static_cast<int>(random->between(0, kSlots - 1));
         const std::vector<float> k = make_values(values, kHeads * d, random),
                                  v = make_values(values, kHeads * d, random);
         const std::string what = std::string("kv_store ") + (type == KvType::f16 ? "f16" : "int8") + " of " +
