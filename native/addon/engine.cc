@@ -324,7 +324,13 @@ Napi::Value Engine::cancel_read(const Napi::CallbackInfo& info) {
 
 void Engine::collect_importance(const Napi::CallbackInfo& info) {
   check_open(info.Env());
-  check(info.Env(), model_->collect_importance(to_bool(info.Env(), info[0], "on")));
+  const Napi::Env env = info.Env();
+  const bool on = to_bool(env, info[0], "on");
+  const int width = info[1].IsUndefined() ? 1 : to_int(env, info[1], "width", 1, 4096);
+  if (width > 1 && width % kGroup != 0)
+    throw_error(env, "INVALID_ARGUMENT",
+                "Cannot collect importance of width " + std::to_string(width) + ": needed 1 or a multiple of 32");
+  check(env, model_->collect_importance(on ? width : 0));
 }
 
 Napi::Value Engine::importance(const Napi::CallbackInfo& info) {

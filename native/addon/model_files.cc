@@ -57,8 +57,14 @@ Napi::Value js_quantise_expert(const Napi::CallbackInfo& info) {
   ExpertImportance importance;
   if (const Napi::Value given = r.Get("importance"); given.IsObject()) {
     const Napi::Object object = given.As<Napi::Object>();
-    importance.gate_up = to_span<float>(env, object.Get("gateUp"), "importance.gateUp", shape.hidden_size).data();
-    importance.down = to_span<float>(env, object.Get("down"), "importance.down", shape.expert_size).data();
+    const auto gate_up = to_span<float>(env, object.Get("gateUp"), "importance.gateUp", shape.hidden_size);
+    const size_t width = gate_up.size() / static_cast<size_t>(shape.hidden_size);
+    const auto down = to_span<float>(env, object.Get("down"), "importance.down", width * shape.expert_size);
+    if (gate_up.size() != width * shape.hidden_size || down.size() != width * shape.expert_size || width > 4096)
+      throw_error(env, "INVALID_ARGUMENT",
+                  "Cannot use the importance: got " + std::to_string(gate_up.size()) + " and " +
+                      std::to_string(down.size()) + " numbers, needed as many a column of both");
+    importance = {gate_up.data(), down.data(), static_cast<int>(width)};
   }
   const auto out = to_span<uint8_t>(env, r.Get("out"), "out", 0);
   LevelErrors errors{};

@@ -67,7 +67,7 @@ uint64_t Model::run_experts(int layer, std::span<ExpertGroup> groups, ReadGate& 
 }
 
 void Model::run_ready_experts(int layer, std::span<ExpertGroup*> groups) {
-  const size_t hidden = dims_.hidden, inner = dims_.expert_size;
+  const size_t hidden = dims_.hidden;
 
   // Consecutive rows of hidden activations and of partial outputs for each group.
   int rows = 0;
@@ -84,19 +84,7 @@ void Model::run_ready_experts(int layer, std::span<ExpertGroup*> groups) {
   run_expert_batch(*kernels_, *pool_, options_.tables, {dims_.hidden, dims_.expert_size}, s_.q8.view(dims_.hidden),
                    groups, batch);
 
-  if (collecting_) {
-    for (const ExpertGroup* group : groups) {
-      const size_t first = group->first_row;
-      Importance& sums = importance_[static_cast<size_t>(layer) * dims_.experts + group->expert];
-      sums.tokens += group->count;
-      for (int i = 0; i < group->count; ++i) {
-        const float* x = s_.xn + static_cast<size_t>(token_rows_[first + i]) * hidden;
-        const float* a = s_.hidden_gate + (first + i) * inner;
-        for (size_t c = 0; c < hidden; ++c) sums.gate_up[c] += x[c] * x[c];
-        for (size_t c = 0; c < inner; ++c) sums.down[c] += a[c] * a[c];
-      }
-    }
-  }
+  if (importance_width_ > 0) add_importance(layer, groups);
   partial_used_ += rows;
 }
 
@@ -116,30 +104,6 @@ void Model::finish_layer(int layer, const float* weights) {
       }
     }
   });
-}
-
-Status Model::collect_importance(bool on) {
-  collecting_ = false;
-  importance_.clear();
-  if (!on) return Status();
-  const size_t experts = static_cast<size_t>(dims_.layers) * dims_.experts;
-  try {
-    importance_.resize(experts);
-    for (Importance& sums : importance_) {
-      sums.gate_up.assign(dims_.hidden, 0.0f);
-      sums.down.assign(dims_.expert_size, 0.0f);
-    }
-  } catch (const std::bad_alloc&) {
-    importance_.clear();
-    return Status("OUT_OF_MEMORY", "Cannot collect the importance of " + std::to_string(experts) +
-                                       " experts: the system has no memory for the sums of their inputs");
-  }
-  collecting_ = true;
-  return Status();
-}
-
-const Importance* Model::importance(int layer, int expert) const {
-  return collecting_ ? &importance_[static_cast<size_t>(layer) * dims_.experts + expert] : nullptr;
 }
 
 }  // namespace moestro

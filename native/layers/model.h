@@ -122,7 +122,8 @@ struct TokenRun {
 
 constexpr size_t round_up(size_t value, size_t to) { return (value + to - 1) / to * to; }
 
-// Squared inputs of one expert, summed over tokens.
+// Products of one expert's inputs, summed over tokens, each weighted by its squared routing weight: gate_up
+// [hidden][width], down [expert_size][width], row i with the columns [i / width * width, + width). Width 1: squares.
 // Floats of one thread in Scratch::attention; floats of one state in Scratch::spans, that of a token and a kv head.
 constexpr int kSpansPerThread = 4, kItemsPerThread = 2, kStatesPerThread = kSpansPerThread + kItemsPerThread;
 inline size_t attention_floats(const Dims& d) {
@@ -166,7 +167,8 @@ class Model {
   void logits(std::span<const int32_t> rows, float* out);
 
   // Errors: OUT_OF_MEMORY; then it is off.
-  Status collect_importance(bool on);
+  // Collects products of `width` columns from now on, anew; 0 collects nothing.
+  Status collect_importance(int width);
   const Importance* importance(int layer, int expert) const;
 
   const Dims& dims() const { return dims_; }
@@ -199,6 +201,7 @@ class Model {
   void run_dense(std::span<const DenseJob> jobs, const Q8Activations& x, int tokens);
   void quantize(const float* x, int tokens, int cols, const Q8Buffer& out);
   void run_ready_experts(int layer, std::span<ExpertGroup*> groups);
+  void add_importance(int layer, std::span<ExpertGroup*> groups);
   // s_.q and the KV cache to s_.attn.
   void attend(const KvLayer& kv);
   void attend_whole(const KvLayer& kv, int block_tokens);
@@ -231,7 +234,8 @@ class Model {
   std::vector<int32_t> token_rows_, local_rows_;
   std::vector<ExpertGroup*> ready_;
 
-  bool collecting_ = false;
+  int importance_width_ = 0;          // 0: not collecting
+  std::vector<float> route_weights_;  // [n * top_k] of the layer at hand, while collecting
   std::vector<Importance> importance_;
 };
 

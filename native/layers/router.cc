@@ -22,6 +22,7 @@ void Model::route(int layer, uint16_t* ids, float* weights) {
   });
   for (size_t t = 0; t < static_cast<size_t>(tokens_); ++t)
     kernels_->topk_router(s_.router_logits + t * experts, experts, k, dims_.norm_top_k, ids + t * k, weights + t * k);
+  if (importance_width_ > 0) std::copy_n(weights, static_cast<size_t>(tokens_) * k, route_weights_.begin());
   std::fill_n(partial_row_.begin(), static_cast<size_t>(tokens_) * k, -1);
   partial_used_ = 0;
 }

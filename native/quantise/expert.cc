@@ -1,9 +1,11 @@
 // One expert to and from its record. Works on strips of 16 rows, so that scratch is 16 rows of float32 however large
 // the expert is.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <vector>
 
+#include "native/quantise/error_feedback.h"
 #include "native/quantise/expert_tile.h"
 #include "native/quantise/half.h"
 #include "native/quantise/quantise.h"
@@ -83,7 +85,59 @@ struct MatrixView {
   const SourceMatrix* source;
   int rows, cols;
   const float* importance;
+  int width;  // of importance, 1 or more
 };
+
+Status check_importance(const ExpertImportance& importance, const ExpertShape& shape) {
+  if (importance.width > 1) {
+    if (importance.gate_up != nullptr && importance.down != nullptr && importance.width % kGroup == 0 &&
+        importance.width <= 4096)
+      return {};
+    return invalid("Cannot use the importance of an expert: its width is " + std::to_string(importance.width) +
+                   ", needed 1, or a multiple of 32 up to 4096 with products for all matrices");
+  }
+  const Status status = check_importance(importance.gate_up, shape.hidden_size, "gate and up");
+  return status.ok() ? check_importance(importance.down, shape.expert_size, "down") : status;
+}
+
+// Writes one tile of the record.
+void put_tile(const TileCodes& codes, uint8_t* record, uint8_t* const slots[8], int64_t index) {
+  std::memcpy(record + index * kScaleTileBytes, codes.scale, kScaleTileBytes);
+  pack_tile(codes, slots, index);
+}
+
+// How the strips of one matrix are coded: alone, or with errors handed on along the columns of a block.
+struct StripCoder {
+  std::vector<float> importance;      // width 1
+  std::vector<FeedbackBlock> blocks;  // wider
+  FeedbackScratch scratch{0};
+  std::vector<TileCodes> tiles;
+};
+
+Status make_coder(const MatrixView& m, StripCoder* coder) {
+  coder->tiles.resize(static_cast<size_t>(m.cols) / kGroup);
+  if (m.width == 1) {
+    coder->importance = normalised(m.importance, m.cols);
+    return {};
+  }
+  Result<std::vector<FeedbackBlock>> blocks = feedback_blocks(m.importance, m.cols, m.width, m.name);
+  if (!blocks.ok()) return blocks.status();
+  coder->blocks = std::move(blocks.value());
+  coder->scratch = FeedbackScratch(std::min(m.width, m.cols));
+  return {};
+}
+
+// columns[column][row] of one strip to all its tiles.
+void encode_columns(const TileCodebook& book, const float (*columns)[kTileRows], const float* row_scale,
+                    StripCoder* coder, TileErrors* errors) {
+  for (const FeedbackBlock& block : coder->blocks)
+    encode_strip(book, block, columns + block.first_column, row_scale, &coder->scratch,
+                 coder->tiles.data() + block.first_column / kGroup, errors);
+  if (!coder->blocks.empty()) return;
+  for (size_t tile = 0; tile < coder->tiles.size(); ++tile)
+    encode_tile(book, columns + tile * kGroup, coder->importance.data() + tile * kGroup, row_scale, &coder->tiles[tile],
+                errors);
+}
 
 Status encode_matrix(const MatrixView& m, const TileCodebook& book, uint8_t* record, uint8_t* const slots[8],
                      RecordCursor* cursor, TileErrors* errors) {
@@ -100,11 +154,10 @@ Status encode_matrix(const MatrixView& m, const TileCodebook& book, uint8_t* rec
     return invalid("Cannot quantise " + std::string(m.name) + ": got " + std::to_string(m.source->bytes) +
                    " bytes, needed " + std::to_string(row_bytes * static_cast<size_t>(m.rows)));
 
-  const std::vector<float> importance = normalised(m.importance, m.cols);
-  std::vector<float> strip(cols * kTileRows);
-  alignas(64) float tile[kGroup][kTileRows];
+  StripCoder coder;
+  if (const Status status = make_coder(m, &coder); !status.ok()) return status;
+  std::vector<float> strip(cols * kTileRows), columns(cols * kTileRows);
   alignas(64) float row_scale[kTileRows];
-  TileCodes codes{};
   for (int row0 = 0; row0 < m.rows; row0 += kTileRows) {
     const size_t strip_bytes = row_bytes * kTileRows;
     const Status status = dequantise(m.source->dtype, m.source->data + static_cast<size_t>(row0) * row_bytes,
@@ -128,15 +181,12 @@ Status encode_matrix(const MatrixView& m, const TileCodebook& book, uint8_t* rec
       // A row too small for a scale is stored as zeros.
       if (bits == 0) std::memset(&strip[static_cast<size_t>(row) * cols], 0, cols * sizeof(float));
     }
-    for (int col0 = 0; col0 < m.cols; col0 += kGroup) {
-      for (int c = 0; c < kGroup; ++c)
-        for (int row = 0; row < kTileRows; ++row)
-          tile[c][row] = strip[static_cast<size_t>(row) * cols + static_cast<size_t>(col0 + c)];
-      encode_tile(book, tile, importance.data() + col0, row_scale, &codes, errors);
-      const int64_t index = cursor->tile + static_cast<int64_t>(row0 / kTileRows) * (m.cols / kGroup) + col0 / kGroup;
-      std::memcpy(record + index * kScaleTileBytes, codes.scale, kScaleTileBytes);
-      pack_tile(codes, slots, index);
-    }
+    for (size_t c = 0; c < cols; ++c)
+      for (size_t row = 0; row < kTileRows; ++row) columns[c * kTileRows + row] = strip[row * cols + c];
+    encode_columns(book, reinterpret_cast<const float(*)[kTileRows]>(columns.data()), row_scale, &coder, errors);
+    const int64_t first_tile = cursor->tile + static_cast<int64_t>(row0 / kTileRows) * (m.cols / kGroup);
+    for (size_t tile = 0; tile < coder.tiles.size(); ++tile)
+      put_tile(coder.tiles[tile], record, slots, first_tile + static_cast<int64_t>(tile));
   }
   cursor->tile += static_cast<int64_t>(m.rows / kTileRows) * (m.cols / kGroup);
   cursor->row_scale_at += static_cast<size_t>(m.rows) * 2;
@@ -192,9 +242,7 @@ size_t expert_record_bytes(const ExpertShape& shape, int bits_stored) {
 Status quantise_expert(const ExpertShape& shape, const SourceMatrix& gate, const SourceMatrix& up,
                        const SourceMatrix& down, const PlaneTables& tables, bool residual,
                        const ExpertImportance& importance, uint8_t* out, size_t out_bytes, LevelErrors* errors) {
-  for (const Status& status : {check_shape(shape), check_tables(tables),
-                               check_importance(importance.gate_up, shape.hidden_size, "gate and up"),
-                               check_importance(importance.down, shape.expert_size, "down")})
+  for (const Status& status : {check_shape(shape), check_tables(tables), check_importance(importance, shape)})
     if (!status.ok()) return status;
   const size_t needed = expert_record_bytes(shape, residual ? 8 : 4);
   if (out_bytes != needed)
@@ -211,9 +259,9 @@ Status quantise_expert(const ExpertShape& shape, const SourceMatrix& gate, const
   RecordCursor cursor{0, tile_count(shape) * kScaleTileBytes};
   TileErrors sums;
   const MatrixView matrices[3] = {
-      {"gate", &gate, shape.expert_size, shape.hidden_size, importance.gate_up},
-      {"up", &up, shape.expert_size, shape.hidden_size, importance.gate_up},
-      {"down", &down, shape.hidden_size, shape.expert_size, importance.down},
+      {"gate", &gate, shape.expert_size, shape.hidden_size, importance.gate_up, importance.width},
+      {"up", &up, shape.expert_size, shape.hidden_size, importance.gate_up, importance.width},
+      {"down", &down, shape.hidden_size, shape.expert_size, importance.down, importance.width},
   };
   for (const MatrixView& matrix : matrices) {
     const Status status = encode_matrix(matrix, book, out, slots, &cursor, &sums);

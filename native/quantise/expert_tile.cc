@@ -3,33 +3,10 @@
 #include <cstring>
 
 #include "native/quantise/half.h"
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#define MOESTRO_X86 1
-#endif
-// Vectors are passed between functions of this file only, all of them inlined: no ABI is at stake.
-#pragma GCC diagnostic ignored "-Wpsabi"
+#include "native/quantise/lanes.h"
 
 namespace moestro {
 namespace {
-
-// Generic vectors, of the width that the instruction set has: the compiler lowers a wider one badly. A tile is walked
-// in 16 / kLanes passes, each over `kLanes` of its rows.
-template <int kLanes>
-struct Lanes {
-  typedef float Floats __attribute__((vector_size(4 * kLanes)));
-  typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
-};
-
-// The grid of scale magnitudes: index = exponent * 16 + mantissa, value's float32 bits = (index + 1920) << 19.
-constexpr int kGridSize = 128;
-constexpr int kGridBias = 120 << 4;
-constexpr float kGridTop = 1.9375f;
-// A group's maximum is put between these table values: one octave below kPlaceHigh, 16 steps of the grid. Beyond 127
-// it is clipped, which pays when the rest of the group gains; below, the table's ends would go unused.
-constexpr float kPlaceHigh = 152.0f;
-constexpr float kPlaceLow = 72.0f;
-constexpr int kCandidates = 18;
 
 // Errors of the rows of one tile. Rows are added up in one order whatever the vector width.
 struct LaneErrors {
@@ -40,22 +17,16 @@ struct LaneErrors {
 #define MOESTRO_INLINE inline __attribute__((always_inline))
 
 template <int kLanes>
-struct Encoder {
-  using Floats = typename Lanes<kLanes>::Floats;
-  using Ints = typename Lanes<kLanes>::Ints;
-
-  static MOESTRO_INLINE Floats splat(float value) { return value - Floats{}; }
-  static MOESTRO_INLINE Floats load(const float* p) {
-    Floats v;
-    std::memcpy(&v, p, sizeof v);
-    return v;
-  }
-  static MOESTRO_INLINE Floats larger(const Floats& a, const Floats& b) { return a > b ? a : b; }
-  static MOESTRO_INLINE Floats smaller(const Floats& a, const Floats& b) { return a < b ? a : b; }
-  static MOESTRO_INLINE Floats grid_value(const Ints& index) {
-    const Ints bits = (index + kGridBias) << 19;
-    return reinterpret_cast<Floats>(bits);
-  }
+struct Encoder : Lanes<kLanes> {
+  using Base = Lanes<kLanes>;
+  using Base::first_candidate;
+  using Base::grid_value;
+  using Base::larger;
+  using Base::load;
+  using Base::smaller;
+  using Base::splat;
+  using typename Base::Floats;
+  using typename Base::Ints;
 
   // Cost of the candidate `scale` (signed) for each row, less the constant part, in units of weight^2.
   static MOESTRO_INLINE Floats scale_cost(const TileCodebook& book, const float (*w)[kTileRows],
@@ -90,10 +61,7 @@ struct Encoder {
       const Floats v = load(w[column]);
       maximum = larger(maximum, larger(v, -v));
     }
-    const Floats smallest = maximum / (row_scale * kPlaceHigh);
-    Ints first = (reinterpret_cast<Ints>(smallest) >> 19) - kGridBias;
-    first = first < 0 ? Ints{} : first;
-    first = first > kGridSize - kCandidates ? Ints{} + (kGridSize - kCandidates) : first;
+    const Ints first = first_candidate(maximum, row_scale);
     *best_index = first;
     *best_sign = Ints{};
     Floats best = splat(3.4e38f);
@@ -185,15 +153,13 @@ void encode_baseline(const TileCodebook& book, const float (*w)[kTileRows], cons
 }
 
 #ifdef MOESTRO_X86
-__attribute__((target("avx2"))) void encode_avx2(const TileCodebook& book, const float (*w)[kTileRows],
-                                                 const float* importance, const float* row_scale, TileCodes* out,
-                                                 LaneErrors* errors) {
+MOESTRO_TARGET_AVX2 void encode_avx2(const TileCodebook& book, const float (*w)[kTileRows], const float* importance,
+                                     const float* row_scale, TileCodes* out, LaneErrors* errors) {
   Encoder<8>::encode(book, w, importance, row_scale, out, errors);
 }
 
-__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,prefer-vector-width=512"))) void encode_avx512(
-    const TileCodebook& book, const float (*w)[kTileRows], const float* importance, const float* row_scale,
-    TileCodes* out, LaneErrors* errors) {
+MOESTRO_TARGET_AVX512 void encode_avx512(const TileCodebook& book, const float (*w)[kTileRows], const float* importance,
+                                         const float* row_scale, TileCodes* out, LaneErrors* errors) {
   Encoder<16>::encode(book, w, importance, row_scale, out, errors);
 }
 #endif

@@ -120,8 +120,8 @@ class ThreadClient implements EngineClient {
     return this.#call((id) => ({ kind: 'evaluate', id, tokenIds, options }));
   }
 
-  collectImportance(on: boolean): Promise<void> {
-    return this.#call((id) => ({ kind: 'collectImportance', id, on }));
+  collectImportance(on: boolean, width = 1): Promise<void> {
+    return this.#call((id) => ({ kind: 'collectImportance', id, on, width }));
   }
 
   importance(layer: number, expert: number): Promise<{ tokens: number; gateUp: Float32Array; down: Float32Array }> {

@@ -17,7 +17,7 @@ export type ToEngine =
   | { readonly kind: 'stop'; readonly id: number }
   | { readonly kind: 'acknowledge'; readonly id: number; readonly count: number }
   | { readonly kind: 'metrics'; readonly id: number }
-  | { readonly kind: 'collectImportance'; readonly id: number; readonly on: boolean }
+  | { readonly kind: 'collectImportance'; readonly id: number; readonly on: boolean; readonly width: number }
   | { readonly kind: 'importance'; readonly id: number; readonly layer: number; readonly expert: number }
   | { readonly kind: 'routingWeights'; readonly id: number }
   | { readonly kind: 'close' };

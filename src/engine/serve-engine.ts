@@ -112,7 +112,7 @@ function answer(
         reply(engine.metrics());
         break;
       case 'collectImportance':
-        native.collectImportance(message.on);
+        native.collectImportance(message.on, message.width);
         engine.collectWeights(message.on);
         reply(undefined);
         break;

@@ -222,8 +222,11 @@ export interface EngineClient {
    * Throws INVALID_REQUEST when one asks for more, and as `generate`.
    */
   evaluate(tokenIds: readonly number[], options?: EvaluateOptions): Promise<Float32Array>;
-  /** Squared-input sums of every expert since `collectImportance(true)`, for calibration. */
-  collectImportance(on: boolean): Promise<void>;
+  /**
+   * Sums of input products of every expert since `collectImportance(true)`, for calibration: gateUp [hiddenSize, width],
+   * down [expertSize, width], as NativeEngine.collectImportance tells.
+   */
+  collectImportance(on: boolean, width?: number): Promise<void>;
   importance(layer: number, expert: number): Promise<{ tokens: number; gateUp: Float32Array; down: Float32Array }>;
   /** Routing weights since `collectImportance(true)`, counted by {@link WEIGHT_BINS}: [MoE layers, WEIGHT_BINS]. */
   routingWeights(): Promise<Float64Array>;

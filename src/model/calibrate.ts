@@ -1,6 +1,6 @@
 /**
  * Conversion in two passes: the first without calibration gives a model that runs; it reads the calibration text and
- * counts how large the inputs of every expert are; the second quantises the experts again, weighing errors by that.
+ * counts what inputs every expert sees; the second quantises the experts again, so that errors cancel on such inputs.
  */
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
@@ -11,19 +11,12 @@ import { type EngineClient, type EngineConfig, GREEDY } from '../engine/types.js
 import { MoestroError } from '../errors.js';
 import type { TextModel } from '../text/types.js';
 import { type ConvertOptions, convert, fingerprint } from './convert.js';
-import {
-  type Importance,
-  type ImportanceSums,
-  importanceOfRecord,
-  loadImportance,
-  meanImportance,
-  saveImportance,
-} from './importance.js';
+import { type ExpertImportance, ImportanceFile, importanceWidth, meanImportance } from './importance.js';
 import type { Architecture } from './manifest.js';
 import { openMoe } from './read-moe.js';
 
-/** Tokens of one sequence of the text, and of all: more of them change the means little. */
-const SEQUENCE_TOKENS = 512;
+/** Tokens of one sequence of the text, short enough for any model's training, and of all: more change little. */
+const SEQUENCE_TOKENS = 256;
 const TOKENS_MAX = 65_536;
 
 export interface CalibratedConvertOptions extends Omit<ConvertOptions, 'calibration'> {
@@ -58,36 +51,41 @@ export async function convertCalibrated(options: CalibratedConvertOptions): Prom
 
   const { manifest, moeLayerIndex, moeLayerCount } = await openMoe(first);
   const { architecture } = manifest;
-  const saved = join(first, `importance-${textKey}.json`);
-  const valueCount = moeLayerCount * architecture.expertCount * (architecture.hiddenSize + architecture.expertSize);
-  let importance = await loadImportance(saved, valueCount);
+  const saved = join(first, `importance-${textKey}.bin`);
+  const records = moeLayerCount * architecture.expertCount;
+  let importance = await ImportanceFile.open(saved, architecture, records);
   if (importance === undefined) {
-    importance = await measure(options, first, text, architecture, moeLayerIndex, valueCount);
-    await saveImportance(saved, importance);
+    await measure(options, first, text, architecture, moeLayerIndex, saved);
+    importance = await ImportanceFile.open(saved, architecture, records);
   }
+  if (importance === undefined)
+    throw new MoestroError('IO_ERROR', `Cannot read "${saved}": it does not hold what was written`, { path: saved });
   const measured = importance;
-  await convert({
-    ...plain,
-    calibration: {
-      importance: (layer, expert) =>
-        importanceOfRecord(measured, architecture, moeLayerIndex[layer]! * architecture.expertCount + expert),
-      tokens: measured.tokens,
-      text: basename(textPath),
-      key: textKey,
-    },
-  });
+  try {
+    await convert({
+      ...plain,
+      calibration: {
+        importance: (layer, expert) => measured.read(moeLayerIndex[layer]! * architecture.expertCount + expert),
+        tokens: measured.tokens,
+        text: basename(textPath),
+        key: textKey,
+      },
+    });
+  } finally {
+    measured.close();
+  }
   await rm(first, { recursive: true, force: true });
 }
 
-/** Runs the model over the text and takes the means of every expert's inputs. */
+/** Runs the model over the text and saves the means of every expert's inputs. */
 async function measure(
   options: CalibratedConvertOptions,
   modelPath: string,
   text: string,
   architecture: Architecture,
   moeLayerIndex: readonly number[],
-  valueCount: number,
-): Promise<Importance> {
+  saved: string,
+): Promise<void> {
   const tokenizer = await options.loadTextModel(modelPath);
   const ids = tokenizer.encode(text).slice(0, TOKENS_MAX);
   const settings = options.threads === undefined ? {} : { threads: String(options.threads) };
@@ -95,7 +93,8 @@ async function measure(
   const engine = await options.startEngine(engineConfig(modelPath, settings, {}));
   try {
     const length = Math.min(SEQUENCE_TOKENS, engine.info.contextLength - 1);
-    await engine.collectImportance(true);
+    const width = importanceWidth(architecture);
+    await engine.collectImportance(true, width);
     for (let first = 0; first < ids.length; first += length) {
       const promptIds = ids.slice(first, first + length);
       // One token is asked for because a request must end; the prompt is what is measured.
@@ -103,18 +102,24 @@ async function measure(
       for await (const event of engine.generate(request)) if (event.kind === 'finish') break;
       options.onTokens?.(first + promptIds.length, ids.length);
     }
-    const values = new Float32Array(valueCount);
-    const { hiddenSize, expertSize, expertCount } = architecture;
-    const perLayer = expertCount * (hiddenSize + expertSize);
-    for (const [layer, index] of moeLayerIndex.entries()) {
-      if (index < 0) continue;
-      const sums: ImportanceSums[] = [];
-      for (let expert = 0; expert < expertCount; expert++) sums.push(await engine.importance(layer, expert));
-      meanImportance(sums, hiddenSize, expertSize, values.subarray(index * perLayer, (index + 1) * perLayer));
-    }
-    return { tokens: ids.length, values };
+    await ImportanceFile.write(saved, ids.length, width, means(engine, architecture, moeLayerIndex, width));
   } finally {
     await engine.close();
+  }
+}
+
+/** The experts of one layer after the other, in the order of experts.bin. */
+async function* means(
+  engine: EngineClient,
+  { expertCount }: Architecture,
+  moeLayerIndex: readonly number[],
+  width: number,
+): AsyncGenerator<ExpertImportance[]> {
+  for (const [layer, index] of moeLayerIndex.entries()) {
+    if (index < 0) continue;
+    const sums = [];
+    for (let expert = 0; expert < expertCount; expert++) sums.push(await engine.importance(layer, expert));
+    yield meanImportance(sums, width);
   }
 }
 

@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { MoestroError } from '../errors.js';
 import type { Architecture, PlaneTables } from '../model/manifest.js';
 
-export type Isa = 'scalar' | 'neon' | 'avx2' | 'avx512';
+export type Isa = 'scalar' | 'neon' | 'avx2' | 'avx512' | 'amx';
 export type IoBackend = 'automatic' | 'io_uring' | 'pread';
 export type KvType = 'f16' | 'int8';
 export type SourceDtype =
@@ -183,12 +183,13 @@ export interface NativeEngine {
   cancelRead(ticket: number): boolean;
 
   /**
-   * While on, `runExperts` adds up the squared inputs of every expert: the importance matrix of calibration.
-   * Costs layerCount * expertCount * (hiddenSize + expertSize + 1) floats of memory while on.
+   * While on, `runExperts` adds up products of every expert's inputs, weighted by the squared routing weight: x_i * x_k
+   * for the columns k in the block of `width` columns that i is in; width 1 (default) is squares, else a multiple of 32.
+   * Costs layerCount * expertCount * (hiddenSize + expertSize) * width floats of memory while on.
    * Throws OUT_OF_MEMORY when they cannot be had; then it is off.
    */
-  collectImportance(on: boolean): void;
-  /** Sum of squares per input column of gate and up [hiddenSize] and of down [expertSize], and tokens seen. */
+  collectImportance(on: boolean, width?: number): void;
+  /** Sums for gate and up [hiddenSize, width] and for down [expertSize, width], and tokens seen. */
   importance(
     layer: number,
     expert: number,
@@ -214,7 +215,10 @@ export interface QuantiseExpertRequest {
   readonly tables: PlaneTables;
   /** True to write the residual plane (level 8). */
   readonly residual: boolean;
-  /** Mean squared input per column (importance matrix): gateUp [hiddenSize], down [expertSize]. */
+  /**
+   * Mean products of inputs: gateUp [hiddenSize, width], down [expertSize, width]. Width 1, mean squares (importance
+   * matrix), weighs errors; a multiple of 32 lets errors be fed back within blocks of that many columns.
+   */
   readonly importance?: { readonly gateUp: Float32Array; readonly down: Float32Array };
   /** The record: filled from its first byte; its length must be the geometry's record size. */
   readonly out: Uint8Array;

@@ -31,6 +31,7 @@ class CountingEngine {
   readonly prompts: (readonly number[])[] = [];
   readonly info = { contextLength: 600 } as EngineClient['info'];
   isCollecting = false;
+  width = 0;
   isClosed = false;
 
   async *generate(request: GenerateRequest): AsyncIterable<EngineEvent> {
@@ -38,11 +39,17 @@ class CountingEngine {
     this.prompts.push(request.promptIds);
     yield { kind: 'finish', reason: 'length', usage: {} as never };
   }
-  async collectImportance(on: boolean): Promise<void> {
+  async collectImportance(on: boolean, width = 1): Promise<void> {
     this.isCollecting = on;
+    this.width = width;
   }
   async importance(): Promise<{ tokens: number; gateUp: Float32Array; down: Float32Array }> {
-    const sums = (length: number) => Float32Array.from({ length }, (_, i) => (i < length / 8 ? 100_000 : 1000));
+    // Columns that do not move together: squares alone.
+    const sums = (length: number) => {
+      const products = new Float32Array(length * this.width);
+      for (let i = 0; i < length; i++) products[i * this.width + (i % this.width)] = i < length / 8 ? 100_000 : 1000;
+      return products;
+    };
     return { tokens: 1000, gateUp: sums(hiddenSize), down: sums(expertSize) };
   }
   async close(): Promise<void> {
@@ -66,7 +73,7 @@ describe('convertCalibrated()', () => {
     const engine = new CountingEngine();
     await convertCalibrated(options(out, engine));
     await convert({ source, out: plain, bits: 4, threads: 1 });
-    expect(engine.prompts.map((ids) => ids.length)).toEqual([512, 512, 276]);
+    expect(engine.prompts.map((ids) => ids.length)).toEqual([256, 256, 256, 256, 256, 20]);
     expect(engine.isClosed).toBe(true);
     const { manifest } = await verifyMoe(out);
     expect(manifest.calibration).toEqual({ tokens: 1300, text: 'sample.txt' });
@@ -81,7 +88,7 @@ describe('convertCalibrated()', () => {
     await expect(convertCalibrated({ ...options(out, first), disk })).rejects.toMatchObject({ code: 'DISK_FULL' });
     const second = new CountingEngine();
     await convertCalibrated(options(out, second));
-    expect(first.prompts.length).toBe(3);
+    expect(first.prompts.length).toBe(6);
     expect(second.prompts.length).toBe(0);
     await verifyMoe(out);
   });

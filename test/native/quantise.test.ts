@@ -186,6 +186,48 @@ describe('quantiseExpert()', () => {
     },
   );
 
+  it('lets errors cancel at every level when it knows which inputs move together', () => {
+    const weights = draw(6, 256 * 256);
+    const shape = { hidden: 256, expert: 256 } as const;
+    const gateUp = products(inputs(7, 256));
+    const down = products(inputs(8, 256));
+    const alone = (width256: Float32Array) => Float32Array.from({ length: 256 }, (_, i) => width256[i * 257]!);
+    const weighed = quantise(weights, { ...shape, importance: { gateUp: alone(gateUp), down: alone(down) } });
+    const fedBack = quantise(weights, { ...shape, importance: { gateUp, down } });
+    const outputError = (record: Uint8Array, level: Level) => {
+      const found = decode(record, level, 256, 256);
+      return quadratic(found.gate, weights.gate, gateUp) + quadratic(found.down, weights.down, down);
+    };
+    for (const level of [2, 3, 4] as const)
+      expect(outputError(fedBack.record, level), `level ${level}`).toBeLessThan(
+        0.6 * outputError(weighed.record, level),
+      );
+    expect(fedBack.relativeError[4]).toBeLessThan(fedBack.relativeError[3]);
+    expect(fedBack.relativeError[3]).toBeLessThan(fedBack.relativeError[2]);
+    // Again, and with blocks that leave columns over: the same bytes, and every weight still near its own.
+    expect(quantise(weights, { ...shape, importance: { gateUp, down } }).record).toEqual(fedBack.record);
+    const narrow = { gateUp: new Float32Array(HIDDEN * 64), down: new Float32Array(EXPERT * 64) };
+    for (let i = 0; i < HIDDEN; i++) narrow.gateUp[i * 64 + (i % 64)] = 1;
+    for (let i = 0; i < EXPERT; i++) narrow.down[i * 64 + (i % 64)] = 1;
+    const small = draw(9);
+    expect(relativeError(decode(quantise(small, { importance: narrow }).record, 4), small)).toBeLessThan(0.0065);
+  });
+
+  it('ends in a record, whatever products it is given, when they are no covariance', () => {
+    const gateUp = Float32Array.from({ length: HIDDEN * 32 }, (_, i) =>
+      i % 32 === Math.floor(i / 32) % 32 ? 1 : 1e30,
+    );
+    const down = new Float32Array(EXPERT * 32);
+    const { record } = quantise(draw(10), { importance: { gateUp, down } });
+    for (const level of LEVELS) expect(decode(record, level).gate.every((value) => Number.isFinite(value))).toBe(true);
+    const refused = { gateUp: gateUp.fill(Number.NaN), down };
+    expect(() => quantise(draw(10), { importance: refused })).toThrow(/column 0: got nan/);
+    const uneven = { gateUp: new Float32Array(HIDDEN * 32), down: new Float32Array(EXPERT) };
+    expect(() => quantise(draw(10), { importance: uneven })).toThrow(
+      expect.objectContaining({ code: 'INVALID_ARGUMENT' }),
+    );
+  });
+
   it('throws INVALID_ARGUMENT when lengths, shape or importance are wrong', () => {
     const weights = draw(8);
     const short = { ...weights, down: weights.down.subarray(1) };
@@ -291,3 +333,39 @@ describe('quantiseDense()', () => {
       );
   });
 });
+
+/** 400 inputs of `size` columns in which a few directions outweigh the rest: [400][size]. */
+function inputs(seed: number, size: number): Float32Array[] {
+  const random = gaussian(seed);
+  const directions = Array.from({ length: 12 }, () => Float32Array.from({ length: size }, () => random()));
+  return Array.from({ length: 400 }, () => {
+    const shares = directions.map(() => random());
+    return Float32Array.from({ length: size }, (_, i) =>
+      directions.reduce((sum, direction, d) => sum + shares[d]! * direction[i]!, 0.3 * random()),
+    );
+  });
+}
+
+/** Their mean products [size, size]. */
+function products(rows: readonly Float32Array[]): Float32Array {
+  const size = rows[0]!.length;
+  const out = new Float32Array(size * size);
+  for (const row of rows)
+    for (let i = 0; i < size; i++)
+      for (let k = 0; k < size; k++) out[i * size + k]! += (row[i]! * row[k]!) / rows.length;
+  return out;
+}
+
+/** Mean squared error of the outputs: sum over rows of e C e. */
+function quadratic(found: Float32Array, needed: Float32Array, covariance: Float32Array): number {
+  const size = Math.sqrt(covariance.length);
+  let sum = 0;
+  for (let first = 0; first < found.length; first += size)
+    for (let i = 0; i < size; i++)
+      for (let k = 0; k < size; k++)
+        sum +=
+          (found[first + i]! - needed[first + i]!) *
+          covariance[i * size + k]! *
+          (found[first + k]! - needed[first + k]!);
+  return sum;
+}
