@@ -67,7 +67,7 @@ try {
   } finally {
     reference.close();
   }
-  const percent = (part: number | undefined): string => (part === undefined ? '' : `${(100 * part).toFixed(1)} %`);
+  const shown = (part: number | undefined): string => (part === undefined ? '' : `${part.toFixed(1)} %`);
   process.stdout.write(
     row('level', 'bytes an expert', 'bits a weight', 'questions right', 'perplexity', 'mean KL', 'same top-1'),
   );
@@ -76,7 +76,7 @@ try {
     const size = bytes === 0 ? ['', ''] : [bytes, ((8 * bytes) / weights).toFixed(2)];
     const kl = result.kl?.toPrecision(3) ?? '';
     process.stdout.write(
-      row(name, ...size, `${result.accuracy!.all} %`, result.perplexity!.toFixed(3), kl, percent(result.top1)),
+      row(name, ...size, `${result.accuracy!.all} %`, result.perplexity!.toFixed(3), kl, shown(result.top1)),
     );
   }
   const domains = Object.keys(results[0]!.result.accuracy!).filter((domain) => domain !== 'all');
