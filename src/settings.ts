@@ -13,7 +13,11 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 
 /** The instruction sets that kernels are written for, by Node's name of the processor's architecture. */
 export const isasOf = (architecture: string): readonly Isa[] =>
-  architecture === 'x64' ? ['scalar', 'avx2', 'avx512'] : architecture === 'arm64' ? ['scalar', 'neon'] : ['scalar'];
+  architecture === 'x64'
+    ? ['scalar', 'avx2', 'avx512', 'amx']
+    : architecture === 'arm64'
+      ? ['scalar', 'neon']
+      : ['scalar'];
 const ISAS = isasOf(process.arch);
 
 /** Raw values by setting key, as commander or a caller of the library gives them. */

@@ -114,6 +114,22 @@ void gemm_q8_planes(Comparison* c) {
                k.gemm_q8_planes(w, tables, level, a.view, token_rows.data(), tokens, range.begin, range.end,
                                 o->floats.data(), stride);
              });
+  const size_t groups = cols / kGroup;
+  std::vector<Q8Block> blocks((tokens + kBlockTokens - 1) / kBlockTokens * groups);
+  for (int i = 0; i < tokens; ++i) {
+    for (size_t g = 0; g < groups; ++g) {
+      Q8Block& block = blocks[i / kBlockTokens * groups + g];
+      const size_t from = token_rows[i] * groups + g, t = i % kBlockTokens;
+      std::memcpy(block.q[t], a.q.data() + from * kGroup, kGroup);
+      block.scale[t] = a.scale[from];
+      block.bias[t] = -128 * a.sum[from];
+    }
+  }
+  c->compare("gemm_q8_planes_packed at level " + std::to_string(level) + ", " + shape(rows, cols, tokens), out,
+             [&](const Kernels& k, Outputs* o) {
+               k.gemm_q8_planes_packed(w, tables, level, blocks.data(), tokens, range.begin, range.end,
+                                       o->floats.data(), stride);
+             });
 }
 
 void gemm_f32(Comparison* c) {

@@ -30,6 +30,15 @@ struct Q8Activations {
   int cols;
 };
 
+// The same activations for products with many tokens: one group of 32 columns of 16 tokens, side by side. A matrix
+// [tokens, cols] is [ceil(tokens / 16)][cols / 32] of them; the tokens that fill the last ones up may hold anything.
+constexpr int kBlockTokens = 16;
+struct alignas(64) Q8Block {
+  int8_t q[kBlockTokens][kGroup];
+  float scale[kBlockTokens];
+  int32_t bias[kBlockTokens];  // -128 times the sum of q: what products with weights stored 128 too high start from
+};
+
 // Dense matrix at 4, 6 or 8 bits a weight and its scales. Codes of all tiles in order, then what scales them:
 //   8  code u8 in [1, 255], 512 bytes a tile, step after step.  weight = f16 scale[tile][row] * (code - 128)     (8.5)
 //   6  code u6, 384 bytes a tile.                                weight = f16 scale[tile][row] * (code - 32)      (6.5)

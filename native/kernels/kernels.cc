@@ -16,12 +16,17 @@
 namespace moestro {
 namespace {
 
+// Measured: below, decoding weights in registers for each few tokens is faster than a panel of them for all.
+int packed_from(Isa isa) { return isa == Isa::amx ? 6 : isa == Isa::avx512 ? 9 : 5; }
+
 Kernels best_within(Isa isa) {
   Kernels table;
   table.isa = isa;
   table.quantize_q8 = quantize_q8_variants().best(isa);
   table.gemm_q8_dense = gemm_q8_dense_variants().best(isa);
   table.gemm_q8_planes = gemm_q8_planes_variants().best(isa);
+  table.packed_tokens = packed_from(isa);
+  table.gemm_q8_planes_packed = gemm_q8_planes_packed_variants().best(isa);
   table.gemm_f32 = gemm_f32_variants().best(isa);
   table.rmsnorm_f32 = rmsnorm_f32_variants().best(isa);
   table.rope_f32 = rope_f32_variants().best(isa);
@@ -41,7 +46,7 @@ Kernels best_within(Isa isa) {
 
 const Kernels& kernels_for(Isa isa) {
   static const Kernels kTables[] = {best_within(Isa::scalar), best_within(Isa::neon), best_within(Isa::avx2),
-                                    best_within(Isa::avx512)};
+                                    best_within(Isa::avx512), best_within(Isa::amx)};
   return kTables[static_cast<int>(isa)];
 }
 

@@ -27,6 +27,12 @@ struct Kernels {
   void (*gemm_q8_planes)(const PlaneMatrix& w, const PlaneTables& tables, int level, const Q8Activations& x,
                          const int32_t* token_rows, int tokens, int row_begin, int row_end, float* y, size_t y_stride);
 
+  // The same with activations packed in blocks of 16 tokens: output i is token i of x. From packed_tokens tokens on
+  // it is the faster one.
+  int packed_tokens;
+  void (*gemm_q8_planes_packed)(const PlaneMatrix& w, const PlaneTables& tables, int level, const Q8Block* x,
+                                int tokens, int row_begin, int row_end, float* y, size_t y_stride);
+
   // y[t * y_stride + r] = sum_c w[r][c] x[t * cols + c], all float32, 16-lane order. Any rows; cols % 16 == 0.
   void (*gemm_f32)(const float* w, int rows, int cols, const float* x, int tokens, float* y, size_t y_stride);
 

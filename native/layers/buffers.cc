@@ -51,6 +51,8 @@ Scratch carve_scratch(Carver* carver, const Dims& d, int threads, size_t n) {
   s.q8 = q8(n, std::max(d.hidden, d.q_width()));
   s.ffn_q8 = q8(n, ffn);
   s.hidden_q8 = q8(n, d.expert_size);
+  s.input_blocks = carver->take<Q8Block>(expert_blocks(n) * (d.hidden / kGroup));
+  s.hidden_blocks = carver->take<Q8Block>(expert_blocks(n) * (d.expert_size / kGroup));
   return s;
 }
 

@@ -1,6 +1,7 @@
 // Several experts of one layer over the tokens that chose them: gate and up with the activation, then down, each as one
 // run of the pool. Allocates nothing; what it needs for a moment is handed in.
 #pragma once
+#include <algorithm>
 #include <span>
 
 #include "native/base/thread_pool.h"
@@ -19,21 +20,56 @@ struct ExpertBatch {
   const int32_t* local_rows;       // 0, 1, 2, ... up to the largest group
   float *hidden_gate, *hidden_up;  // [rows][inner]; on return hidden_gate holds silu(gate) * up
   Q8Buffer hidden_q8;              // [rows][inner]
+  Q8Block* input_blocks;           // [blocks of packed groups][hidden / 32]
+  Q8Block* hidden_blocks;          // [blocks of packed groups][inner / 32]
   float* partial;                  // out [rows][hidden]
 };
 
-// Runs `groups`, of each: planes, level, count and first_row, the number of its first pair. `input` has `hidden`
-// columns.
+// Blocks of 16 tokens that a group takes of input_blocks and of hidden_blocks: none where it is too small to be packed.
+int packed_blocks(const Kernels& kernels, int count);
+
+// Runs `groups`, of each: planes, level, count and first_row, the number of its first pair; sets first_block and the
+// order of `groups`. `input` has `hidden` columns.
 void run_expert_batch(const Kernels& kernels, ThreadPool& pool, const PlaneTables& tables, const ExpertShape& shape,
-                      const Q8Activations& input, std::span<ExpertGroup* const> groups, const ExpertBatch& batch);
+                      const Q8Activations& input, std::span<ExpertGroup*> groups, const ExpertBatch& batch);
 
 enum class ExpertMatrix { gate, up, down };
 
 // One matrix of an expert, from the slots that hold its planes; see formats.h.
 PlaneMatrix expert_matrix(const ExpertPlanes& planes, const ExpertShape& shape, int level, ExpertMatrix which);
 
-// Rows that one work unit computes: whole groups of the hidden activations, so that a unit of gate and up can also
-// quantise what it made.
-constexpr int kExpertUnitRows = 32;
+// Rows of a unit of work: whole groups of the hidden activations, so that who computes them can quantise them too.
+constexpr int kExpertUnitRows = kGroup;
+
+// How `total` units are shared out: large pieces first, because a thread reads long runs of planes faster than short
+// ones (the first lines of every run come from DRAM unasked), and small ones for the last quarter, so that all threads
+// end together.
+struct UnitSplit {
+  int total, large, small, large_pieces;
+  UnitSplit(int units, int threads)
+      : total(units),
+        large(std::max(1, units / (8 * threads))),
+        small(std::max(1, large / 4)),
+        large_pieces(units / 4 * 3 / large) {}
+  int pieces() const { return large_pieces + (total - large_pieces * large + small - 1) / small; }
+  int begin(int piece) const {
+    if (piece <= large_pieces) return piece * large;
+    return std::min(total, large_pieces * large + (piece - large_pieces) * small);
+  }
+};
+
+// Calls f(group, row, end) for all rows of `groups` matrices of `rows` rows each, in runs of whole units.
+template <typename F>
+void for_each_rows(ThreadPool& pool, int groups, int rows, F&& f) {
+  const int units = rows / kExpertUnitRows;
+  const UnitSplit split(groups * units, pool.threads());
+  pool.for_each(split.pieces(), 1, [&](int first, int last, int) {
+    for (int unit = split.begin(first), stop = split.begin(last); unit < stop;) {
+      const int group = unit / units, from = unit % units, to = std::min(units, from + stop - unit);
+      f(group, from * kExpertUnitRows, to * kExpertUnitRows);
+      unit += to - from;
+    }
+  });
+}
 
 }  // namespace moestro

@@ -28,6 +28,7 @@ uint64_t Model::run_experts(int layer, std::span<ExpertGroup> groups, ReadGate& 
     gate.advance(false);
     ready_.clear();
     int assignments = 0;
+    size_t blocks = 0;
     for (ExpertGroup& group : groups) {
       if (group.error != -1) continue;
       int error = 0;
@@ -38,8 +39,11 @@ uint64_t Model::run_experts(int layer, std::span<ExpertGroup> groups, ReadGate& 
         --left;
         continue;
       }
-      if (assignments + group.count > options_.max_batch_tokens) continue;  // scratch is full: next round
+      const size_t own_blocks = packed_blocks(*kernels_, group.count);
+      const bool has_rows = assignments + group.count <= options_.max_batch_tokens;
+      if (!has_rows || blocks + own_blocks > expert_blocks(options_.max_batch_tokens)) continue;  // next round
       assignments += group.count;
+      blocks += own_blocks;
       group.error = 0;
       --left;
       ready_.push_back(&group);
@@ -79,8 +83,9 @@ void Model::run_ready_experts(int layer, std::span<ExpertGroup*> groups) {
     group->first_row = rows;
     rows += group->count;
   }
-  const ExpertBatch batch = {token_rows_.data(), local_rows_.data(), s_.hidden_gate,
-                             s_.hidden_up,       s_.hidden_q8,       s_.partial + partial_used_ * hidden};
+  const ExpertBatch batch = {
+      token_rows_.data(), local_rows_.data(), s_.hidden_gate,   s_.hidden_up,
+      s_.hidden_q8,       s_.input_blocks,    s_.hidden_blocks, s_.partial + partial_used_ * hidden};
   run_expert_batch(*kernels_, *pool_, options_.tables, {dims_.hidden, dims_.expert_size}, s_.q8.view(dims_.hidden),
                    groups, batch);
 

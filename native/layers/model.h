@@ -74,6 +74,7 @@ struct ExpertGroup {
   int count;
   ExpertPlanes planes;
   int first_row = 0;    // of its hidden activations, where it runs with others; set by run_experts
+  int first_block = 0;  // likewise of its packed activations, if it has so many tokens
   int error = 0;        // out: errno of the read it waited for
   bool waited = false;  // out
 };
@@ -112,18 +113,21 @@ struct Scratch {
   Q8Buffer q8;                     // [n][max(hidden, q_width)]
   Q8Buffer ffn_q8;                 // [n][max(shared_size, dense_ffn)]
   Q8Buffer hidden_q8;              // [n][expert_size]
+  Q8Block* input_blocks;           // [expert_blocks(n)][hidden / 32], of the experts that run together
+  Q8Block* hidden_blocks;          // [expert_blocks(n)][expert_size / 32]
 };
 
-// The next multiple of `to`.
 // Consecutive tokens of the batch that stand at consecutive positions of one sequence.
 struct TokenRun {
   int first, count;
 };
 
+// The next multiple of `to`.
 constexpr size_t round_up(size_t value, size_t to) { return (value + to - 1) / to * to; }
 
-// Products of one expert's inputs, summed over tokens, each weighted by its squared routing weight: gate_up
-// [hidden][width], down [expert_size][width], row i with the columns [i / width * width, + width). Width 1: squares.
+// Blocks of packed tokens for the experts that run together in a step of n tokens: a group fills its last one in part.
+constexpr size_t expert_blocks(size_t n) { return round_up(n, 8) / 8; }
+
 // Floats of one thread in Scratch::attention; floats of one state in Scratch::spans, that of a token and a kv head.
 constexpr int kSpansPerThread = 4, kItemsPerThread = 2, kStatesPerThread = kSpansPerThread + kItemsPerThread;
 inline size_t attention_floats(const Dims& d) {
@@ -132,6 +136,8 @@ inline size_t attention_floats(const Dims& d) {
 }
 inline size_t span_floats(const Dims& d) { return d.group() * attention_state(d.head_dim); }
 
+// Products of one expert's inputs, summed over tokens, each weighted by its squared routing weight: gate_up
+// [hidden][width], down [expert_size][width], row i with the columns [i / width * width, + width). Width 1: squares.
 struct Importance {
   int64_t tokens = 0;
   std::vector<float> gate_up, down;
@@ -200,13 +206,13 @@ class Model {
   };
   void run_dense(std::span<const DenseJob> jobs, const Q8Activations& x, int tokens);
   void quantize(const float* x, int tokens, int cols, const Q8Buffer& out);
-  void run_ready_experts(int layer, std::span<ExpertGroup*> groups);
-  void add_importance(int layer, std::span<ExpertGroup*> groups);
   // s_.q and the KV cache to s_.attn.
   void attend(const KvLayer& kv);
   void attend_whole(const KvLayer& kv, int block_tokens);
   void attend_split(const KvLayer& kv);
   AttentionQueries queries_at(int token, int tokens, int kv_head) const;
+  void run_ready_experts(int layer, std::span<ExpertGroup*> groups);
+  void add_importance(int layer, std::span<ExpertGroup*> groups);
 
   Dims dims_;
   ModelOptions options_;

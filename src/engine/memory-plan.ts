@@ -169,9 +169,12 @@ export function scratchBytes(
     // ids, weights, levels, assignments and block tables of the step
     topK * 16 +
     64;
+  // Activations of the experts that run together in blocks of 16 tokens; there is a block for every 8 tokens.
+  const packed = Math.ceil(chunkTokens / 8) * 16 * (q8(hiddenSize) + q8(expertSize));
   const rope = contextLength * headDim * 4;
   return (
     chunkTokens * perToken +
+    packed +
     rope +
     threads * attentionBytes(architecture) +
     (maxLogitRows + 1) * vocabSize * 4 +

@@ -1,4 +1,4 @@
-// The variants of gemm_q8_planes, best first.
+// The variants of gemm_q8_planes and of its packed form, best first.
 #include "native/kernels/gemm_q8_planes/gemm_q8_planes.h"
 
 #include "native/base/cpu.h"
@@ -14,6 +14,20 @@ Variants<GemmQ8Planes> gemm_q8_planes_variants() {
     {Isa::neon, gemm_q8_planes_neon},
 #endif
     {Isa::scalar, gemm_q8_planes_scalar},
+  };
+  return {kTable, sizeof kTable / sizeof kTable[0]};
+}
+
+Variants<GemmQ8PlanesPacked> gemm_q8_planes_packed_variants() {
+  static constexpr Variant<GemmQ8PlanesPacked> kTable[] = {
+#if defined(__x86_64__)
+    {Isa::amx, gemm_q8_planes_packed_amx},
+    {Isa::avx512, gemm_q8_planes_packed_avx512},
+    {Isa::avx2, gemm_q8_planes_packed_avx2},
+#elif defined(__aarch64__)
+    {Isa::neon, gemm_q8_planes_packed_neon},
+#endif
+    {Isa::scalar, gemm_q8_planes_packed_scalar},
   };
   return {kTable, sizeof kTable / sizeof kTable[0]};
 }

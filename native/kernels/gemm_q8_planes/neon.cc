@@ -6,6 +6,7 @@
 // clang-format off
 #include "native/kernels/simd/neon.h"
 #include "native/kernels/gemm_q8_planes/algorithm.h"
+#include "native/kernels/gemm_q8_planes/packed.h"
 // clang-format on
 
 namespace moestro {
@@ -13,6 +14,11 @@ namespace moestro {
 void gemm_q8_planes_neon(const PlaneMatrix& w, const PlaneTables& tables, int level, const Q8Activations& x,
                          const int32_t* token_rows, int tokens, int row_begin, int row_end, float* y, size_t y_stride) {
   gemm_planes(w, tables, level, x, token_rows, tokens, row_begin, row_end, y, y_stride);
+}
+
+void gemm_q8_planes_packed_neon(const PlaneMatrix& w, const PlaneTables& tables, int level, const Q8Block* x,
+                                int tokens, int row_begin, int row_end, float* y, size_t y_stride) {
+  gemm_packed(w, tables, level, x, tokens, row_begin, row_end, y, y_stride);
 }
 
 }  // namespace moestro

@@ -140,7 +140,7 @@ struct Weights {
   int8_t v[64];
 };
 constexpr int kWeightBias = 0;
-constexpr int kTokensAtOnce = 8;  // accumulators that fit the registers
+constexpr int kTokensAtOnce = 4;  // more would only make the compiler slow
 constexpr int kFloatsAtOnce = 4;  // the same of F32x16, beside their operands
 
 struct Table {
