@@ -42,15 +42,15 @@ PlaneMatrix expert_matrix(const ExpertPlanes& planes, const ExpertShape& shape, 
 constexpr int kExpertUnitRows = kGroup;
 
 // How `total` units are shared out: large pieces first, because a thread reads long runs of planes faster than short
-// ones (the first lines of every run come from DRAM unasked), and small ones for the last quarter, so that all threads
+// ones (the first lines of every run come from DRAM unasked), and small ones for the last eighth, so that all threads
 // end together.
 struct UnitSplit {
   int total, large, small, large_pieces;
   UnitSplit(int units, int threads)
       : total(units),
         large(std::max(1, units / (8 * threads))),
-        small(std::max(1, large / 4)),
-        large_pieces(units / 4 * 3 / large) {}
+        small(std::max(1, large / 8)),
+        large_pieces(units / 8 * 7 / large) {}
   int pieces() const { return large_pieces + (total - large_pieces * large + small - 1) / small; }
   int begin(int piece) const {
     if (piece <= large_pieces) return piece * large;

@@ -24,24 +24,26 @@ struct Wide {
   using type __attribute__((vector_size(Bytes))) = uint64_t;
 };
 
-// Reads `bytes` (a multiple of 8 streams x 256) as `kStreams` runs side by side.
-#define MOESTRO_READ_LOOP(name, target_set, width)                                    \
-  template <int kStreams>                                                             \
-  target_set uint64_t name(const uint8_t* from, size_t bytes) {                       \
-    using V = Wide<width>::type;                                                      \
-    const size_t run = bytes / kStreams;                                              \
-    V sums[4] = {};                                                                   \
-    for (size_t at = 0; at < run; at += 256) {                                        \
-      _Pragma("GCC unroll 8") for (int s = 0; s < kStreams; ++s) {                    \
-        const uint8_t* p = from + s * run + at;                                       \
-        _Pragma("GCC unroll 16") for (int i = 0; i < 256 / width; ++i) sums[i % 4] += \
-            *reinterpret_cast<const V*>(p + i * width);                               \
-      }                                                                               \
-    }                                                                                 \
-    const V all = sums[0] + sums[1] + sums[2] + sums[3];                              \
-    uint64_t total = 0;                                                               \
-    for (int i = 0; i < width / 8; ++i) total += all[i];                              \
-    return total;                                                                     \
+// Reads `bytes` (a multiple of kStreams x 256) as `kStreams` runs side by side, each line asked for `kAhead` bytes
+// before it is read (0: not at all).
+#define MOESTRO_READ_LOOP(name, target_set, width)                                                                  \
+  template <int kStreams, int kAhead>                                                                               \
+  target_set uint64_t name(const uint8_t* from, size_t bytes) {                                                     \
+    using V = Wide<width>::type;                                                                                    \
+    const size_t run = bytes / kStreams;                                                                            \
+    V sums[4] = {};                                                                                                 \
+    for (size_t at = 0; at < run; at += 256) {                                                                      \
+      _Pragma("GCC unroll 8") for (int s = 0; s < kStreams; ++s) {                                                  \
+        const uint8_t* p = from + s * run + at;                                                                     \
+        _Pragma("GCC unroll 4") for (int i = 0; i < 256 && kAhead > 0; i += 64) __builtin_prefetch(p + i + kAhead); \
+        _Pragma("GCC unroll 16") for (int i = 0; i < 256 / width; ++i) sums[i % 4] +=                               \
+            *reinterpret_cast<const V*>(p + i * width);                                                             \
+      }                                                                                                             \
+    }                                                                                                               \
+    const V all = sums[0] + sums[1] + sums[2] + sums[3];                                                            \
+    uint64_t total = 0;                                                                                             \
+    for (int i = 0; i < width / 8; ++i) total += all[i];                                                            \
+    return total;                                                                                                   \
   }
 
 #if defined(__x86_64__)
@@ -52,15 +54,19 @@ MOESTRO_READ_LOOP(read_plain, , 16)
 
 using ReadLoop = uint64_t (*)(const uint8_t*, size_t);
 struct ReadLoops {
-  ReadLoop by_streams[4];
+  ReadLoop ways[7];
 };
+#define MOESTRO_READ_WAYS(name)                                                                    \
+  {                                                                                                \
+    { name<1, 0>, name<2, 0>, name<4, 0>, name<8, 0>, name<1, 512>, name<2, 1024>, name<4, 1024> } \
+  }
 
 ReadLoops read_loops(Isa isa) {
 #if defined(__x86_64__)
-  if (isa == Isa::avx2) return {{read_avx2<1>, read_avx2<2>, read_avx2<4>, read_avx2<8>}};
-  if (isa > Isa::avx2) return {{read_avx512<1>, read_avx512<2>, read_avx512<4>, read_avx512<8>}};
+  if (isa == Isa::avx2) return MOESTRO_READ_WAYS(read_avx2);
+  if (isa > Isa::avx2) return MOESTRO_READ_WAYS(read_avx512);
 #endif
-  return {{read_plain<1>, read_plain<2>, read_plain<4>, read_plain<8>}};
+  return MOESTRO_READ_WAYS(read_plain);
 }
 
 constexpr int kDotRounds = 200000;
@@ -150,9 +156,9 @@ double dram_read_gbps(ThreadPool& pool, Isa isa, bool quick) {
   // Zeros alone could be kept apart by the memory controller of some machines.
   uint64_t* words = buffer.value().as<uint64_t>();
   for (size_t i = 0; i < bytes / 8; i += 8) words[i] = i * 0x9e3779b97f4a7c15ull;
-  const int passes = quick ? 3 : 7;
+  const int passes = quick ? 3 : 5;
   double best = 0;
-  for (const ReadLoop loop : read_loops(isa).by_streams) {
+  for (const ReadLoop loop : read_loops(isa).ways) {
     double rates[8];
     for (int pass = 0; pass < passes; ++pass) {
       const double from = now_s();

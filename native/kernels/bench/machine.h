@@ -6,8 +6,8 @@
 namespace moestro::bench {
 
 // Bytes read from DRAM in GB/s (1e9) by all threads of the pool: a buffer far beyond the caches on 2 MiB pages, plain
-// loads of the widest vectors of `isa`, read as 1, 2, 4 and 8 streams a thread; each way several times, of which the
-// median; of the ways the best. 0 where the buffer cannot be had.
+// loads of the widest vectors of `isa`, read as 1, 2, 4 and 8 streams a thread, and with prefetches; each way several
+// times, of which the median; of the ways the best. 0 where the buffer cannot be had.
 double dram_read_gbps(ThreadPool& pool, Isa isa, bool quick);
 
 // Int8 multiply-adds in registers alone, in GOP/s (two operations each), by all threads of the pool: vpdpbusd for

@@ -20,15 +20,16 @@ MOESTRO_INLINE void direct_step(const PlaneView& view, size_t tile, const Token*
 }
 
 template <int kLevel, int kTokens>
-inline void direct_block(const PlaneView& view, const Token* tokens, int row) {
+inline void direct_block(const PlaneView& view, const Token* tokens, int row, int row_end) {
   F32x16 acc[kTokens];
 #pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) acc[t] = set1(0.0f);
   const size_t first_tile = static_cast<size_t>(row / kTileRows) * view.groups;
+  const size_t end = static_cast<size_t>(row_end / kTileRows) * view.groups;
   for (int group = 0; group < view.groups; ++group) {
     const size_t tile = first_tile + group;
     const size_t column = static_cast<size_t>(group) * kGroup;
-    prefetch_tile<kLevel>(view, tile);
+    prefetch_tile<kLevel>(view, tile, end);
     I32x16 dot[kTokens], residual[kTokens];
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {
@@ -56,13 +57,13 @@ inline void direct_block(const PlaneView& view, const Token* tokens, int row) {
 }
 
 template <int kLevel, int kTokens>
-MOESTRO_INLINE void direct_block_of(int count, const PlaneView& view, const Token* tokens, int row) {
+MOESTRO_INLINE void direct_block_of(int count, const PlaneView& view, const Token* tokens, int row, int row_end) {
   if constexpr (kTokens == 1) {
-    direct_block<kLevel, 1>(view, tokens, row);
+    direct_block<kLevel, 1>(view, tokens, row, row_end);
   } else if (count == kTokens) {
-    direct_block<kLevel, kTokens>(view, tokens, row);
+    direct_block<kLevel, kTokens>(view, tokens, row, row_end);
   } else {
-    direct_block_of<kLevel, kTokens - 1>(count, view, tokens, row);
+    direct_block_of<kLevel, kTokens - 1>(count, view, tokens, row, row_end);
   }
 }
 
@@ -70,11 +71,13 @@ template <int kLevel>
 inline void gemm_level(const PlaneView& view, const Q8Activations& x, const int32_t* token_rows, int tokens,
                        int row_begin, int row_end, float* y, size_t y_stride) {
   Token block[kTokensAtOnce];
+  const size_t begin = static_cast<size_t>(row_begin / kTileRows) * view.groups;
+  prefetch_first<kLevel>(view, begin, static_cast<size_t>(row_end / kTileRows) * view.groups);
   for (int first = 0; first < tokens; first += kTokensAtOnce) {
     const int count = tokens - first < kTokensAtOnce ? tokens - first : kTokensAtOnce;
     for (int t = 0; t < count; ++t) block[t] = token_at(x, token_rows, first + t, y, y_stride);
     for (int row = row_begin; row < row_end; row += kTileRows) {
-      direct_block_of<kLevel, kTokensAtOnce>(count, view, block, row);
+      direct_block_of<kLevel, kTokensAtOnce>(count, view, block, row, row_end);
     }
   }
 }

@@ -26,7 +26,6 @@ inline void fill_panel(const PlaneView& view, size_t first_tile, int groups, Pan
     const size_t tile = first_tile + g;
     uint8_t* codes = panel->codes + static_cast<size_t>(g) * kTileWeights;
     uint8_t* residuals = panel->residuals + static_cast<size_t>(g) * kTileWeights;
-    prefetch_tile<kLevel>(view, tile);
     panel_step<kLevel, 0>(view, tile, codes, residuals);
     panel_step<kLevel, 1>(view, tile, codes, residuals);
     panel_step<kLevel, 2>(view, tile, codes, residuals);
