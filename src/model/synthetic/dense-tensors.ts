@@ -56,7 +56,8 @@ export function* denseParts(
   const deviation = name === 'embedding' ? EMBEDDING_DEVIATION : 1 / Math.sqrt(cols);
   const scale = deviation / CODE_DEVIATION[kind];
   if (kind === 'q4') {
-    yield new Uint8Array(scaleBytes).fill(GROUP_SCALE);
+    // Either sign, as the table of 4 bits is not centred: a mean that all weights share would outweigh the rest.
+    yield new Uint8Array(scaleBytes).map(() => GROUP_SCALE | (next() & 0x80));
     yield new Uint8Array(new Uint16Array(rowScaleBytes / 2).fill(toBF16(2 * scale)).buffer);
   } else {
     yield new Uint8Array(new Uint16Array(scaleBytes / 2).fill(toHalf(scale)).buffer);
