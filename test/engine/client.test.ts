@@ -207,7 +207,10 @@ describe('EngineClient.evaluate(), importance() and metrics()', () => {
   it('answer each request with its own reply', async () => {
     const { client } = await connected();
     const { promptIds } = toyRequest(1, 6, 1);
-    const [logits, metrics] = await Promise.all([client.evaluate(promptIds, { precision: { mode: 'exact' } }), client.metrics()]);
+    const [logits, metrics] = await Promise.all([
+      client.evaluate(promptIds, { precision: { mode: 'exact' } }),
+      client.metrics(),
+    ]);
     expect(logits).toBeInstanceOf(Float32Array);
     expect(logits).toHaveLength(6 * 97);
     expect(metrics.budgetBytes).toBe(1 << 30);

@@ -24,7 +24,12 @@ const sums = (tokens: number, gateUp: number[], down: number[]): ImportanceSums 
 });
 
 const architecture = (hiddenSize: number, expertSize: number, expertCount: number, layers: number) =>
-  ({ hiddenSize, expertSize, expertCount, layerKinds: Array.from({ length: layers }, () => 'moe') }) as unknown as Architecture;
+  ({
+    hiddenSize,
+    expertSize,
+    expertCount,
+    layerKinds: Array.from({ length: layers }, () => 'moe'),
+  }) as unknown as Architecture;
 
 describe('importanceWidth()', () => {
   it('holds all columns of small experts and what fits of large ones', () => {
