@@ -33,9 +33,9 @@ struct ExpertShape {
   int expert_size;
 };
 
-// Mean products of an expert's inputs, x_i x_j: gate_up float32 [hidden_size][width], down [expert_size][width]. Null for
-// uniform. Width 1: squares only, which weigh errors. More: row i holds the products with the `width` columns of its
-// block (error_feedback.h), and errors are fed back.
+// Mean products of an expert's inputs, x_i x_j: gate_up float32 [hidden_size][width], down [expert_size][width]. Null
+// for uniform. Width 1: squares only, which weigh errors. More: row i holds the products with the `width` columns of
+// its block (error_feedback.h), and errors are fed back.
 struct ExpertImportance {
   const float* gate_up = nullptr;
   const float* down = nullptr;
@@ -43,7 +43,8 @@ struct ExpertImportance {
 };
 
 // Sum of importance * (w - its value at the level)^2 over sum of importance * w^2, for levels 2, 3, 4 and 8 in that
-// order; with a width above 1, mean squared error of the outputs over their mean square, blocks taken by themselves. Without a residual plane the last repeats that of level 4.
+// order; with a width above 1, mean squared error of the outputs over their mean square, blocks taken by themselves.
+// Without a residual plane the last repeats that of level 4.
 using LevelErrors = std::array<double, 4>;
 
 // Bytes of one expert's record with 4 or 8 bits a weight; equals planeGeometry() of src/model/plane-geometry.ts.

@@ -17,8 +17,7 @@ Stored run(KvStore* function, KvType type, int d, int position, const std::vecto
   const size_t bytes = rows * d * (type == KvType::f16 ? 2 : 1);
   Stored out = {std::vector<uint8_t>(bytes, 0x5a), std::vector<uint8_t>(bytes, 0x5a), {}, {}};
   if (type == KvType::int8) out.k_scale.assign(rows, -1), out.v_scale.assign(rows, -1);
-  const KvLayer kv = {type, out.k.data(), out.v.data(), out.k_scale.data(), out.v_scale.data(), kHeads,
-                      d,    kSlots};
+  const KvLayer kv = {type, out.k.data(), out.v.data(), out.k_scale.data(), out.v_scale.data(), kHeads, d, kSlots};
   function(kv, 1, position, k.data(), v.data());
   return out;
 }
