@@ -39,7 +39,7 @@ void configure_tiles(int tokens) {
   _tile_loadconfig(&config);
 }
 
-// Signed codes and, for level 8, residuals already multiplied and shifted.
+// A view whose table holds signed weights and, for level 8, residuals already multiplied and shifted.
 struct SignedTables {
   PlaneView view;
   Table residuals;
@@ -50,6 +50,26 @@ MOESTRO_INLINE void signed_step(const SignedTables& tables, size_t tile, uint8_t
   store_weights(codes + 64 * kStep, decode_step<kLevel, kStep>(tables.view, tile));
   if constexpr (kLevel == 8) {
     store_weights(residuals + 64 * kStep, lookup(tables.residuals, residual_step<kStep>(tables.view, tile)));
+  }
+}
+
+// `tables` by value: bytes are stored here, which could otherwise be those of the view, and it would be loaded again
+// after each.
+template <int kLevel>
+inline void fill_signed(const SignedTables tables, size_t tile, int groups, Panel* panel) {
+  for (int g = 0; g < groups; ++g) {
+    uint8_t* codes = panel->codes + static_cast<size_t>(g) * kTileWeights;
+    uint8_t* residuals = panel->residuals + static_cast<size_t>(g) * kTileWeights;
+    const size_t at = tile + g;
+    signed_step<kLevel, 0>(tables, at, codes, residuals);
+    signed_step<kLevel, 1>(tables, at, codes, residuals);
+    signed_step<kLevel, 2>(tables, at, codes, residuals);
+    signed_step<kLevel, 3>(tables, at, codes, residuals);
+    signed_step<kLevel, 4>(tables, at, codes, residuals);
+    signed_step<kLevel, 5>(tables, at, codes, residuals);
+    signed_step<kLevel, 6>(tables, at, codes, residuals);
+    signed_step<kLevel, 7>(tables, at, codes, residuals);
+    store(panel->scales + g * kTileRows, load_e3m4(tables.view.group_scales + at * kScaleTileBytes));
   }
 }
 
@@ -122,22 +142,7 @@ inline void gemm_amx_level(const SignedTables& tables, const Q8Block* x, int tok
   const PlaneView& view = tables.view;
   Panel panel;
   int configured = 0;
-  const auto fill = [&](size_t tile, int groups) {
-    for (int g = 0; g < groups; ++g) {
-      uint8_t* codes = panel.codes + static_cast<size_t>(g) * kTileWeights;
-      uint8_t* residuals = panel.residuals + static_cast<size_t>(g) * kTileWeights;
-      const size_t at = tile + g;
-      signed_step<kLevel, 0>(tables, at, codes, residuals);
-      signed_step<kLevel, 1>(tables, at, codes, residuals);
-      signed_step<kLevel, 2>(tables, at, codes, residuals);
-      signed_step<kLevel, 3>(tables, at, codes, residuals);
-      signed_step<kLevel, 4>(tables, at, codes, residuals);
-      signed_step<kLevel, 5>(tables, at, codes, residuals);
-      signed_step<kLevel, 6>(tables, at, codes, residuals);
-      signed_step<kLevel, 7>(tables, at, codes, residuals);
-      store(panel.scales + g * kTileRows, load_e3m4(view.group_scales + at * kScaleTileBytes));
-    }
-  };
+  const auto fill = [&](size_t tile, int groups) { fill_signed<kLevel>(tables, tile, groups, &panel); };
   for_each_panel<kLevel>(
       view, fill, x, tokens, row_begin, row_end, y, y_stride,
       [&](int groups, size_t next_tile, const Q8Block* blocks, int count, F32x16 row_scales, const PackedOutput& out) {

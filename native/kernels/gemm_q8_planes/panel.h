@@ -20,8 +20,9 @@ MOESTRO_INLINE void panel_step(const PlaneView& view, size_t tile, uint8_t* code
   if constexpr (kLevel == 8) store_bytes(residuals + 64 * kStep, residual_step<kStep>(view, tile));
 }
 
+// `view` by value: bytes are stored here, which could otherwise be its own, and it would be loaded again after each.
 template <int kLevel>
-inline void fill_panel(const PlaneView& view, size_t first_tile, int groups, Panel* panel) {
+inline void fill_panel(const PlaneView view, size_t first_tile, int groups, Panel* panel) {
   for (int g = 0; g < groups; ++g) {
     const size_t tile = first_tile + g;
     uint8_t* codes = panel->codes + static_cast<size_t>(g) * kTileWeights;
