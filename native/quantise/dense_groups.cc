@@ -4,50 +4,23 @@
 #include <cstring>
 
 #include "native/quantise/half.h"
+#include "native/quantise/lanes.h"
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define MOESTRO_X86 1
-#endif
-// Vectors are passed between functions of this file only, all of them inlined: no ABI is at stake.
-#pragma GCC diagnostic ignored "-Wpsabi"
 #define MOESTRO_INLINE inline __attribute__((always_inline))
 
 namespace moestro {
 namespace {
 
-// The grid of scale magnitudes: index = exponent * 16 + mantissa, value's float32 bits = (index + 1920) << 19.
-constexpr int kGridSize = 128;
-constexpr int kGridBias = 120 << 4;
-constexpr float kGridTop = 1.9375f;
-// A group's maximum is put between these table values, an octave and a bit apart: beyond 127 it is clipped, which pays
-// when the rest of the group gains; below, the table's ends would go unused.
-constexpr float kPlaceHigh = 152.0f;
-constexpr float kPlaceLow = 72.0f;
-constexpr int kCandidates = 18;
-
-// Groups side by side, as many as a register of the instruction set has lanes: compilers lower wider vectors badly.
+// Groups side by side, as many as a register of the instruction set has lanes.
 template <int kLanes>
-struct Lanes {
-  typedef float Floats __attribute__((vector_size(4 * kLanes)));
-  typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
-};
-
-template <int kLanes>
-struct Encoder {
-  using Floats = typename Lanes<kLanes>::Floats;
-  using Ints = typename Lanes<kLanes>::Ints;
-
-  static MOESTRO_INLINE Floats splat(float value) { return value - Floats{}; }
-  static MOESTRO_INLINE Floats load(const float* p) {
-    Floats v;
-    std::memcpy(&v, p, sizeof v);
-    return v;
-  }
-  static MOESTRO_INLINE Floats smaller(const Floats& a, const Floats& b) { return a < b ? a : b; }
-  static MOESTRO_INLINE Floats grid_value(const Ints& index) {
-    const Ints bits = (index + kGridBias) << 19;
-    return reinterpret_cast<Floats>(bits);
-  }
+struct Encoder : Lanes<kLanes> {
+  using Base = Lanes<kLanes>;
+  using Base::grid_value;
+  using Base::load;
+  using Base::smaller;
+  using Base::splat;
+  using typename Base::Floats;
+  using typename Base::Ints;
 
   // Errors of both signs of `scale`, less what no choice changes.
   static MOESTRO_INLINE void costs(const float (*w)[kGroupsAtOnce], const Floats& scale, Floats* plus, Floats* minus) {
@@ -129,23 +102,20 @@ void encode_baseline(const float (*w)[kGroupsAtOnce], float row_scale, DenseGrou
 }
 
 #ifdef MOESTRO_X86
-__attribute__((target("avx2"))) void encode_avx2(const float (*w)[kGroupsAtOnce], float row_scale, DenseGroups* out) {
+MOESTRO_TARGET_AVX2 void encode_avx2(const float (*w)[kGroupsAtOnce], float row_scale, DenseGroups* out) {
   Encoder<8>::encode(w, row_scale, out);
 }
-__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,prefer-vector-width=512"))) void encode_avx512(
-    const float (*w)[kGroupsAtOnce], float row_scale, DenseGroups* out) {
+MOESTRO_TARGET_AVX512 void encode_avx512(const float (*w)[kGroupsAtOnce], float row_scale, DenseGroups* out) {
   Encoder<16>::encode(w, row_scale, out);
 }
 #endif
 
 EncodeGroups choose_encoder() {
 #ifdef MOESTRO_X86
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl"))
-    return encode_avx512;
-  if (__builtin_cpu_supports("avx2")) return encode_avx2;
-#endif
+  return widest_of(encode_baseline, encode_avx2, encode_avx512);
+#else
   return encode_baseline;
+#endif
 }
 
 // Rounds half to even for |x| < 2^22, in a form that compilers vectorise.

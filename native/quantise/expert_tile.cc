@@ -166,12 +166,10 @@ MOESTRO_TARGET_AVX512 void encode_avx512(const TileCodebook& book, const float (
 
 EncodeTile choose_encoder() {
 #ifdef MOESTRO_X86
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl"))
-    return encode_avx512;
-  if (__builtin_cpu_supports("avx2")) return encode_avx2;
-#endif
+  return widest_of(encode_baseline, encode_avx2, encode_avx512);
+#else
   return encode_baseline;
+#endif
 }
 
 }  // namespace

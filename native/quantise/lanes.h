@@ -25,6 +25,17 @@ constexpr float kPlaceHigh = 152.0f;
 constexpr float kPlaceLow = 72.0f;
 constexpr int kCandidates = 18;
 
+#ifdef MOESTRO_X86
+// Of one function compiled for three sets, the one for the widest vectors that this machine has.
+template <typename Function>
+Function* widest_of(Function* baseline, Function* avx2, Function* avx512) {
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl"))
+    return avx512;
+  return __builtin_cpu_supports("avx2") ? avx2 : baseline;
+}
+#endif
+
 template <int kLanes>
 struct Lanes {
   typedef float Floats __attribute__((vector_size(4 * kLanes)));
