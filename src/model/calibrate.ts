@@ -102,7 +102,9 @@ async function measure(
       for await (const event of engine.generate(request)) if (event.kind === 'finish') break;
       options.onTokens?.(first + promptIds.length, ids.length);
     }
-    await ImportanceFile.write(saved, ids.length, width, means(engine, architecture, moeLayerIndex, width));
+    const columns = architecture.hiddenSize + architecture.expertSize;
+    const bytes = moeLayerIndex.filter((index) => index >= 0).length * architecture.expertCount * columns * width * 4;
+    await ImportanceFile.write(saved, ids.length, width, bytes, means(engine, architecture, moeLayerIndex, width));
   } finally {
     await engine.close();
   }

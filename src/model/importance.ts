@@ -5,7 +5,9 @@
  */
 import { closeSync, openSync, readSync } from 'node:fs';
 import { open, rename, rm, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { MoestroError } from '../errors.js';
+import { type Disk, realDisk, writeError } from './disk.js';
 import type { Architecture } from './manifest.js';
 
 /** What the sums of all experts may take while a model reads the calibration text. */
@@ -67,6 +69,9 @@ export function meanImportance(sums: readonly ImportanceSums[], width: number): 
 /** Whether entry i of [columns, width] is a column's product with itself. */
 const isSquare = (i: number, width: number): boolean => i % width === Math.floor(i / width) % width;
 
+const bytesOf = (values: Float32Array | Float64Array): Uint8Array =>
+  new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+
 /** The importance of all experts in a file beside a conversion: memory holds one expert's, and a killed run has it still. */
 export class ImportanceFile {
   readonly tokens: number;
@@ -102,29 +107,42 @@ export class ImportanceFile {
     }
   }
 
-  /** Writes the experts of all layers in order; the file is there whole or not at all. Throws what writing throws. */
-  static async write(path: string, tokens: number, width: number, layers: AsyncIterable<ExpertImportance[]>) {
+  /**
+   * Writes the experts of all layers in order; the file is there whole or not at all. `bytes`: what it will take, for
+   * the error when the disk has no room.
+   *
+   * @throws {MoestroError} DISK_FULL, IO_ERROR; what `layers` throws.
+   */
+  static async write(
+    path: string,
+    tokens: number,
+    width: number,
+    bytes: number,
+    layers: AsyncIterable<ExpertImportance[]>,
+    disk: Disk = realDisk,
+  ): Promise<void> {
     const partial = `${path}.partial`;
-    const file = await open(partial, 'w');
+    let position = HEADER_VALUES * 8;
     try {
-      let values = 0;
-      await file.write(new Float64Array(HEADER_VALUES));
-      for await (const experts of layers) {
-        for (const { gateUp, down } of experts) {
-          await file.write(gateUp);
-          await file.write(down);
-          values += gateUp.length + down.length;
+      const file = await open(partial, 'w');
+      try {
+        for await (const experts of layers) {
+          for (const values of experts.flatMap(({ gateUp, down }) => [gateUp, down])) {
+            await disk.write(file, bytesOf(values), position);
+            position += values.byteLength;
+          }
         }
+        // The number of values last: without it, the file is none.
+        await disk.write(file, bytesOf(Float64Array.of(tokens, width, (position - HEADER_VALUES * 8) / 4)), 0);
+        await file.sync();
+      } finally {
+        await file.close();
       }
-      await file.write(Float64Array.of(tokens, width, values), 0, HEADER_VALUES * 8, 0);
-      await file.sync();
+      await rename(partial, path);
     } catch (error) {
-      await file.close();
       await rm(partial, { force: true });
-      throw error;
+      throw await writeError(disk, 'Cannot save the importance', dirname(path), Math.max(0, bytes - position), error);
     }
-    await file.close();
-    await rename(partial, path);
   }
 
   /** `record` is the expert's place in experts.bin. */

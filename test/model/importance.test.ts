@@ -1,7 +1,8 @@
-import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Disk } from '../../src/model/disk.js';
 import {
   type ExpertImportance,
   ImportanceFile,
@@ -82,7 +83,7 @@ describe('ImportanceFile', () => {
   it('gives back each expert that was written, and nothing when size or form differ', async () => {
     const path = join(directory, 'importance.bin');
     expect(await ImportanceFile.open(path, shape, 2)).toBeUndefined();
-    await ImportanceFile.write(path, 7, 2, layers());
+    await ImportanceFile.write(path, 7, 2, 72, layers());
     const file = await ImportanceFile.open(path, shape, 2);
     expect(file).toMatchObject({ tokens: 7, width: 2 });
     expect(file!.read(1)).toEqual(experts[1]);
@@ -102,7 +103,20 @@ describe('ImportanceFile', () => {
       yield experts;
       throw new Error('lost');
     }
-    await expect(ImportanceFile.write(path, 7, 2, failing())).rejects.toThrow('lost');
+    await expect(ImportanceFile.write(path, 7, 2, 72, failing())).rejects.toThrow('lost');
     expect(await ImportanceFile.open(path, shape, 2)).toBeUndefined();
+  });
+
+  it('says what the disk lacks, and leaves no file, when it is full', async () => {
+    const path = join(directory, 'full.bin');
+    const full: Disk = {
+      freeBytes: async () => 10,
+      write: async () => {
+        throw Object.assign(new Error('no space left'), { code: 'ENOSPC' });
+      },
+    };
+    const writing = ImportanceFile.write(path, 7, 2, 72, layers(), full);
+    await expect(writing).rejects.toMatchObject({ code: 'DISK_FULL', details: { found: 10, needed: 48 } });
+    expect(existsSync(`${path}.partial`)).toBe(false);
   });
 });
