@@ -10,14 +10,11 @@ import { readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { engineConfig } from '../src/config.js';
-import { openEvaluated } from '../src/eval/open-evaluated.js';
 import { readQuestions } from '../src/eval/questions.js';
 import { ReferenceReader } from '../src/eval/reference-file.js';
-import { type EvalResult, runEval } from '../src/eval/run-eval.js';
 import type { PlaneGeometry } from '../src/model/manifest.js';
 import { openMoe } from '../src/model/read-moe.js';
-import type { RawSettings } from '../src/settings.js';
+import { measure } from './measure-levels.js';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -30,23 +27,7 @@ const prose = readFileSync(textPath, 'utf8');
 const questions = readQuestions(questionsPath);
 const file = join(tmpdir(), `moestro-levels-${process.pid}.ref`);
 
-async function measure(path: string, settings: RawSettings, reference: ReferenceReader | null): Promise<EvalResult> {
-  const model = await openEvaluated(engineConfig(path, settings, {}));
-  try {
-    return await runEval(model, {
-      questions,
-      prose,
-      context: Number(values.context),
-      chunks: Number(values.chunks),
-      reference,
-      against: null,
-      saveReference: reference === null ? file : null,
-      onProgress: () => {},
-    });
-  } finally {
-    await model.evaluator.close();
-  }
-}
+const measured = { prose, questions, context: Number(values.context), chunks: Number(values.chunks) };
 
 const row = (...cells: readonly (string | number)[]): string => `| ${cells.join(' | ')} |\n`;
 
@@ -57,11 +38,11 @@ try {
   const { manifest } = await openMoe(modelPath);
   const { geometry, architecture } = manifest;
   const weights = 3 * architecture.hiddenSize * architecture.expertSize;
-  const results = [{ name: 'source, float32', bytes: 0, result: await measure(sourcePath, {}, null) }];
+  const results = [{ name: 'source, float32', bytes: 0, result: await measure(sourcePath, {}, measured, file) }];
   const reference = new ReferenceReader(file);
   try {
     for (const level of [...manifest.levels].reverse()) {
-      const result = await measure(modelPath, { level: String(level), mode: 'exact' }, reference);
+      const result = await measure(modelPath, { level: String(level), mode: 'exact' }, measured, reference);
       results.push({ name: String(level), bytes: bytesAt(geometry, level), result });
     }
   } finally {

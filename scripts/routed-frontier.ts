@@ -10,12 +10,9 @@ import { readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { engineConfig } from '../src/config.js';
-import { openEvaluated } from '../src/eval/open-evaluated.js';
 import { ReferenceReader } from '../src/eval/reference-file.js';
-import { type EvalResult, runEval } from '../src/eval/run-eval.js';
 import { openMoe } from '../src/model/read-moe.js';
-import type { RawSettings } from '../src/settings.js';
+import { measure } from './measure-levels.js';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -32,23 +29,7 @@ if (modelPath === undefined || sourcePath === undefined || textPath === undefine
 const prose = readFileSync(textPath, 'utf8');
 const file = join(tmpdir(), `moestro-frontier-${process.pid}.ref`);
 
-async function measure(path: string, settings: RawSettings, reference: ReferenceReader | null): Promise<EvalResult> {
-  const model = await openEvaluated(engineConfig(path, settings, {}));
-  try {
-    return await runEval(model, {
-      questions: null,
-      prose,
-      context: Number(values.context),
-      chunks: Number(values.chunks),
-      reference,
-      against: null,
-      saveReference: reference === null ? file : null,
-      onProgress: () => {},
-    });
-  } finally {
-    await model.evaluator.close();
-  }
-}
+const measured = { prose, questions: null, context: Number(values.context), chunks: Number(values.chunks) };
 
 const show = (name: string, bits: number, kl: number, line: number | null): void => {
   const share = line === null ? '' : `${(kl / line).toFixed(2)} x the line (${line.toFixed(5)})`;
@@ -56,17 +37,17 @@ const show = (name: string, bits: number, kl: number, line: number | null): void
 };
 
 try {
-  await measure(sourcePath, {}, null);
+  await measure(sourcePath, {}, measured, file);
   const reference = new ReferenceReader(file);
   try {
     const fixed: { readonly bits: number; readonly kl: number }[] = [];
     for (const level of (await openMoe(modelPath)).manifest.levels) {
-      const { kl } = await measure(modelPath, { level: String(level), mode: 'exact' }, reference);
+      const { kl } = await measure(modelPath, { level: String(level), mode: 'exact' }, measured, reference);
       fixed.push({ bits: level, kl: kl! });
       show(`level ${level}`, level, kl!, null);
     }
     for (const asked of values.bits.split(',')) {
-      const { kl, meanBits } = await measure(modelPath, { mode: 'routed', meanBits: asked }, reference);
+      const { kl, meanBits } = await measure(modelPath, { mode: 'routed', meanBits: asked }, measured, reference);
       const above = Math.max(
         1,
         fixed.findIndex(({ bits }) => bits >= meanBits!),
