@@ -26,6 +26,38 @@ export type ModelMetrics = EngineMetrics;
 /** The least logprob reported: clients choke on minus infinity and on null. */
 const LOGPROB_FLOOR = -9999;
 
+/** What the text of an answer must be, whole: checked and compiled before anything runs. */
+export type Format = {
+  /** The request's own name for it, for errors: "response_format.json_schema.schema". */
+  readonly param: string;
+} & (
+  | { readonly kind: 'json_object' }
+  /** JSON Schema, the subset of docs/constrained.md. */
+  | { readonly kind: 'json_schema'; readonly schema: unknown }
+  /** ECMAScript; the whole text has to match. */
+  | { readonly kind: 'regex'; readonly pattern: string }
+  /** GBNF as llama.cpp writes it, from the rule "root". */
+  | { readonly kind: 'grammar'; readonly source: string }
+);
+
+export interface Tool {
+  readonly name: string;
+  readonly description?: string;
+  /** JSON Schema of the arguments, an object. */
+  readonly parameters: unknown;
+  /** The request's own name for `parameters`, for errors. */
+  readonly param: string;
+}
+
+/** The tools of one request. A request whose tools are switched off ("none") has none here. */
+export interface ToolUse {
+  readonly tools: readonly Tool[];
+  /** The model's choice, at least one call, or calls of this one. */
+  readonly choice: 'auto' | 'required' | { readonly name: string };
+  /** Whether one answer may hold several calls. */
+  readonly parallel: boolean;
+}
+
 export interface AnswerOptions {
   /** null: until the model ends its answer or the context is full. */
   readonly maxTokens: number | null;
@@ -33,6 +65,9 @@ export interface AnswerOptions {
   readonly stop: readonly string[];
   readonly sampling: Sampling;
   readonly precision?: Precision;
+  readonly format?: Format;
+  /** Beside a format, an answer is either calls or in that format. */
+  readonly toolUse?: ToolUse;
 }
 
 export interface Job {
@@ -58,7 +93,12 @@ export interface TokenReport extends ReportedToken {
 export type AnswerEvent =
   | { readonly kind: 'prefill'; readonly done: number; readonly total: number }
   | { readonly kind: 'delta'; readonly text: string; readonly tokens: readonly TokenReport[] }
-  | { readonly kind: 'finish'; readonly reason: 'stop' | 'length'; readonly usage: Usage };
+  /** A call begins; calls of an answer are counted from 0, and its arguments follow. */
+  | { readonly kind: 'toolCall'; readonly call: number; readonly id: string; readonly name: string }
+  /** A piece of the JSON of that call's arguments. */
+  | { readonly kind: 'toolArguments'; readonly call: number; readonly text: string }
+  /** `toolCalls`: the answer ended by itself and holds calls. */
+  | { readonly kind: 'finish'; readonly reason: 'stop' | 'length' | 'toolCalls'; readonly usage: Usage };
 
 /**
  * What a caller's mode and mean bits ask for: bits alone mean `routed`, neither leaves the choice to the engine.
@@ -108,11 +148,24 @@ export class TextGenerator {
     return this.info.vocabSize;
   }
 
-  /** Messages to prompt ids by the model's chat template. Throws TEMPLATE_FAILED, CONTEXT_LENGTH_EXCEEDED. */
-  promptFromChat(messages: readonly Message[], kwargs: Readonly<Record<string, unknown>> = {}): readonly number[] {
+  /**
+   * Messages to prompt ids by the model's chat template.
+   *
+   * @param tools what the template is to tell the model of.
+   * @throws {MoestroError} TEMPLATE_FAILED, CONTEXT_LENGTH_EXCEEDED.
+   */
+  promptFromChat(
+    messages: readonly Message[],
+    kwargs: Readonly<Record<string, unknown>> = {},
+    tools: readonly Tool[] = [],
+  ): readonly number[] {
+    const described = tools.map(({ name, description, parameters }) => ({
+      type: 'function',
+      function: { name, ...(description === undefined ? {} : { description }), parameters },
+    }));
     const characters = messages.reduce((sum, { content }) => sum + (content?.length ?? 0) + 1, 0);
-    this.#checkCharacters(characters, 'messages');
-    return this.#checked(this.#text.encodeChat(messages, { kwargs }), 'messages');
+    this.#checkCharacters(characters + (tools.length > 0 ? JSON.stringify(described).length : 0), 'messages');
+    return this.#checked(this.#text.encodeChat(messages, { kwargs, tools: described }), 'messages');
   }
 
   /** Plain text to prompt ids; special tokens written in it count as such. Throws CONTEXT_LENGTH_EXCEEDED. */
@@ -153,6 +206,13 @@ export class TextGenerator {
     jobs: readonly Job[],
     signal: AbortSignal,
   ): AsyncGenerator<{ readonly index: number; readonly value: AnswerEvent }, void, void> {
+    const shaped = jobs.find(({ options }) => options.format !== undefined || options.toolUse !== undefined)?.options;
+    if (shaped !== undefined) {
+      const param = shaped.format?.param ?? 'tools';
+      throw new MoestroError('UNSUPPORTED_PARAMETER', `Cannot use "${param}": not supported, needed it to be absent`, {
+        param,
+      });
+    }
     if (this.#underWay + jobs.length > this.capacity) {
       throw new MoestroError(
         'QUEUE_FULL',

@@ -56,7 +56,7 @@ export interface Delta {
 
 export interface AnswerResult {
   readonly text: string;
-  readonly finishReason: 'stop' | 'length';
+  readonly finishReason: 'stop' | 'length' | 'toolCalls';
   readonly usage: Usage;
 }
 

@@ -39,7 +39,7 @@ async function wholeAnswer(answers: Answers, frame: Frame, chat: ChatRequest) {
   const parts = Array.from({ length: chat.choices }, () => ({
     content: '',
     tokens: [] as TokenReport[],
-    reason: 'stop' as 'stop' | 'length',
+    reason: 'stop' as 'stop' | 'length' | 'toolCalls',
   }));
   const usages: AnswerUsage[] = [];
   for await (const { index, value } of answers) {
@@ -93,7 +93,7 @@ async function* answerChunks(answers: Answers, frame: Frame, chat: ChatRequest):
     }
     if (value.kind === 'delta') {
       yield chunk(index, { content: value.text }, null, value.tokens);
-    } else {
+    } else if (value.kind === 'finish') {
       usages.push(value.usage);
       yield chunk(index, {}, value.reason);
     }

@@ -48,7 +48,11 @@ const idsOf = (prompt: Prompt, generator: TextGenerator): readonly number[] =>
   typeof prompt === 'string' ? generator.promptFromText(prompt) : generator.promptFromIds(prompt);
 
 async function wholeAnswer(answers: Answers, frame: Frame, request: CompletionRequest, echoes: readonly string[]) {
-  const parts = echoes.map((text) => ({ text, tokens: [] as TokenReport[], reason: 'stop' as 'stop' | 'length' }));
+  const parts = echoes.map((text) => ({
+    text,
+    tokens: [] as TokenReport[],
+    reason: 'stop' as 'stop' | 'length' | 'toolCalls',
+  }));
   const usages: AnswerUsage[] = [];
   for await (const { index, value } of answers) {
     const part = parts[index]!;
