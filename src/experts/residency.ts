@@ -8,6 +8,7 @@
  */
 import assert from 'node:assert/strict';
 import { type LayerPlan, MAX_BITS } from './layer-plan.js';
+import { SlotPool } from './slot-pool.js';
 import { UseCounts } from './use-counts.js';
 
 export interface ResidencyShape {
@@ -16,6 +17,9 @@ export interface ResidencyShape {
   readonly experts: number;
   readonly bitSlots: number;
   readonly scaleSlots: number;
+  /** Slots that `resize` may come to at most; `bitSlots` and `scaleSlots` when absent. */
+  readonly bitCapacity?: number;
+  readonly scaleCapacity?: number;
   /** Bits of an expert at the full level: how many slots a whole expert takes. */
   readonly fullLevel: number;
   /** Tokens after which a use counts half. */
@@ -67,8 +71,6 @@ export function layerFloors(layers: number, experts: number, capacity: number): 
 export class Residency implements ResidencyView {
   readonly layers: number;
   readonly experts: number;
-  readonly bitSlots: number;
-  readonly scaleSlots: number;
   readonly fullLevel: number;
   readonly residentBits: Uint8Array;
   readonly readingBits: Uint8Array;
@@ -80,18 +82,14 @@ export class Residency implements ResidencyView {
   /** [key][bit]: -1 for none. */
   readonly #bitSlotOf: Int32Array;
   readonly #pinned: Uint8Array;
-  readonly #freeBitList: Int32Array;
-  readonly #freeScaleList: Int32Array;
-  #freeBits: number;
-  #freeScales: number;
+  readonly #bits: SlotPool;
+  readonly #scales: SlotPool;
   #reading = 0;
 
   constructor(shape: ResidencyShape) {
     const keys = shape.layers * shape.experts;
     this.layers = shape.layers;
     this.experts = shape.experts;
-    this.bitSlots = shape.bitSlots;
-    this.scaleSlots = shape.scaleSlots;
     this.fullLevel = shape.fullLevel;
     this.residentBits = new Uint8Array(keys);
     this.readingBits = new Uint8Array(keys);
@@ -101,19 +99,24 @@ export class Residency implements ResidencyView {
     this.#scaleSlotOf = new Int32Array(keys).fill(-1);
     this.#bitSlotOf = new Int32Array(keys * MAX_BITS).fill(-1);
     this.#pinned = new Uint8Array(keys);
-    // Stacks whose top is the lowest slot: a fresh arena is touched from its start.
-    this.#freeBitList = Int32Array.from({ length: shape.bitSlots }, (_, i) => shape.bitSlots - 1 - i);
-    this.#freeScaleList = Int32Array.from({ length: shape.scaleSlots }, (_, i) => shape.scaleSlots - 1 - i);
-    this.#freeBits = shape.bitSlots;
-    this.#freeScales = shape.scaleSlots;
+    this.#bits = new SlotPool(shape.bitCapacity ?? shape.bitSlots, shape.bitSlots);
+    this.#scales = new SlotPool(shape.scaleCapacity ?? shape.scaleSlots, shape.scaleSlots);
+  }
+
+  get bitSlots(): number {
+    return this.#bits.limit;
+  }
+
+  get scaleSlots(): number {
+    return this.#scales.limit;
   }
 
   get freeBits(): number {
-    return this.#freeBits;
+    return this.#bits.free;
   }
 
   get freeScales(): number {
-    return this.#freeScales;
+    return this.#scales.free;
   }
 
   /** Reads on their way. */
@@ -159,9 +162,82 @@ export class Residency implements ResidencyView {
     else this.#free(key, wanted, this.residentBits[key]!);
   }
 
-  /** Bit slots in use. */
+  /** Slots in use. */
   get usedBits(): number {
-    return this.bitSlots - this.#freeBits;
+    return this.#bits.used;
+  }
+
+  get usedScales(): number {
+    return this.#scales.used;
+  }
+
+  /** Slots that hold physical memory, in use or not. */
+  get touchedBits(): number {
+    return this.#bits.touched;
+  }
+
+  get touchedScales(): number {
+    return this.#scales.touched;
+  }
+
+  /** Between waves: an expert that neither runs nor is read. */
+  isAtRest(key: number): boolean {
+    return this.#pinned[key] === 0 && this.readingBits[key] === 0;
+  }
+
+  /** How many slots may be in use from now on: no fewer than are. Floors follow. */
+  resize(bitSlots: number, scaleSlots: number): void {
+    this.#bits.setLimit(bitSlots);
+    this.#scales.setLimit(scaleSlots);
+    this.floors.set(layerFloors(this.layers, this.experts, expertCapacity(this)));
+  }
+
+  /** Cuts an expert at rest down to `bits`, outside of any plan. */
+  drop(key: number, bits: number): void {
+    this.#evict(key, bits);
+  }
+
+  /**
+   * Empties slots beyond the limits from the top of what is touched, a few at a time: experts at rest move to lower slots.
+   *
+   * @param moves filled with [kind: 0 bits, 1 scales; from; to], which are to be copied in that order before anything
+   * else is done; as many as it has room for.
+   * @returns how many.
+   */
+  vacate(moves: Int32Array): number {
+    let count = 0;
+    const most = Math.floor(moves.length / 3);
+    const firstBit = Math.max(this.#bits.limit, this.#bits.touched - most);
+    const firstScale = Math.max(this.#scales.limit, this.#scales.touched - most);
+    const move = (kind: number, pool: SlotPool, from: number): number => {
+      const to = pool.move(from);
+      moves[3 * count] = kind;
+      moves[3 * count + 1] = from;
+      moves[3 * count + 2] = to;
+      ++count;
+      return to;
+    };
+    for (let key = 0; key < this.residentBits.length; ++key) {
+      if (this.residentBits[key] === 0 || this.readingBits[key]! > 0) continue;
+      if (this.#scaleSlotOf[key]! >= firstScale && count < most) {
+        this.#scaleSlotOf[key] = move(1, this.#scales, this.#scaleSlotOf[key]!);
+      }
+      for (let at = key * MAX_BITS; at < key * MAX_BITS + this.residentBits[key]! && count < most; ++at) {
+        if (this.#bitSlotOf[at]! >= firstBit) this.#bitSlotOf[at] = move(0, this.#bits, this.#bitSlotOf[at]!);
+      }
+    }
+    return count;
+  }
+
+  /** The memory of touched slots that are beyond the limits and in nobody's hands: [from, to) of bits, then of scales. */
+  vacant(): readonly [number, number, number, number] {
+    return [this.#bits.vacantFrom, this.#bits.touched, this.#scales.vacantFrom, this.#scales.touched];
+  }
+
+  /** The memory from these slots on was given back. */
+  gaveBack(bitSlot: number, scaleSlot: number): void {
+    this.#bits.untouched(bitSlot);
+    this.#scales.untouched(scaleSlot);
   }
 
   /** Experts resident at each number of bits. */
@@ -173,8 +249,8 @@ export class Residency implements ResidencyView {
 
   /** Throws when a slot is owned twice or not at all, or a count is wrong. For tests: walks everything. */
   checkInvariants(): void {
-    const bitOwners = new Int32Array(this.bitSlots);
-    const scaleOwners = new Int32Array(this.scaleSlots);
+    const bitOwners = new Int32Array(this.#bits.capacity);
+    const scaleOwners = new Int32Array(this.#scales.capacity);
     const perLayer = new Int32Array(this.layers);
     for (let key = 0; key < this.residentBits.length; ++key) {
       const held = Math.max(this.residentBits[key]!, this.readingBits[key]!);
@@ -190,14 +266,15 @@ export class Residency implements ResidencyView {
         perLayer[layer] = perLayer[layer]! + 1;
       }
     }
-    for (let i = 0; i < this.#freeBits; ++i) bitOwners[this.#freeBitList[i]!] = bitOwners[this.#freeBitList[i]!]! + 1;
-    for (let i = 0; i < this.#freeScales; ++i) {
-      scaleOwners[this.#freeScaleList[i]!] = scaleOwners[this.#freeScaleList[i]!]! + 1;
+    for (const [pool, owners] of [
+      [this.#bits, bitOwners],
+      [this.#scales, scaleOwners],
+    ] as const) {
+      const wrong = owners.findIndex((count, slot) => count !== (pool.isTaken(slot) ? 1 : 0));
+      assert(wrong < 0, `slot ${wrong} is not owned once`);
+      const taken = owners.reduce((sum, count) => sum + count, 0);
+      assert(taken === pool.used && pool.used <= pool.limit, `${taken} slots are taken and ${pool.used} counted`);
     }
-    assert(
-      bitOwners.every((owners) => owners === 1) && scaleOwners.every((owners) => owners === 1),
-      'a slot is not owned once',
-    );
     assert.deepEqual(perLayer, this.layerExperts);
   }
 
@@ -214,14 +291,14 @@ export class Residency implements ResidencyView {
     const held = this.residentBits[key]!;
     assert(this.readingBits[key] === 0 && bits > held, `expert key ${key} has ${held} bits and cannot read ${bits}`);
     if (held === 0) {
-      assert(this.#freeScales > 0, 'the plan takes more scale slots than are free');
-      this.#scaleSlotOf[key] = this.#freeScaleList[--this.#freeScales]!;
+      assert(this.freeScales > 0, 'the plan takes more scale slots than are free');
+      this.#scaleSlotOf[key] = this.#scales.take();
       const layer = Math.floor(key / this.experts);
       this.layerExperts[layer] = this.layerExperts[layer]! + 1;
     }
-    assert(this.#freeBits >= bits - held, 'the plan takes more bit slots than are free');
+    assert(this.freeBits >= bits - held, 'the plan takes more bit slots than are free');
     for (let bit = held; bit < bits; ++bit) {
-      this.#bitSlotOf[key * MAX_BITS + bit] = this.#freeBitList[--this.#freeBits]!;
+      this.#bitSlotOf[key * MAX_BITS + bit] = this.#bits.take();
     }
     this.readingBits[key] = bits;
     ++this.#reading;
@@ -230,11 +307,11 @@ export class Residency implements ResidencyView {
   /** Gives back the slots of bits [to, from), and the scale slot when nothing is left. */
   #free(key: number, from: number, to: number): void {
     for (let bit = to; bit < from; ++bit) {
-      this.#freeBitList[this.#freeBits++] = this.#bitSlotOf[key * MAX_BITS + bit]!;
+      this.#bits.give(this.#bitSlotOf[key * MAX_BITS + bit]!);
       this.#bitSlotOf[key * MAX_BITS + bit] = -1;
     }
     if (to > 0) return;
-    this.#freeScaleList[this.#freeScales++] = this.#scaleSlotOf[key]!;
+    this.#scales.give(this.#scaleSlotOf[key]!);
     this.#scaleSlotOf[key] = -1;
     const layer = Math.floor(key / this.experts);
     this.layerExperts[layer] = this.layerExperts[layer]! - 1;
