@@ -66,9 +66,12 @@ Napi::Value js_quantise_expert(const Napi::CallbackInfo& info) {
                       std::to_string(down.size()) + " numbers, needed as many a column of both");
     importance = {gate_up.data(), down.data(), static_cast<int>(width)};
   }
+  const Napi::Value given_level = r.Get("onlyLevel");
+  const int only_level = given_level.IsUndefined() ? 0 : to_int(env, given_level, "onlyLevel", 2, 4);
   const auto out = to_span<uint8_t>(env, r.Get("out"), "out", 0);
   LevelErrors errors{};
-  check(env, quantise_expert(shape, gate, up, down, tables, residual, importance, out.data(), out.size(), &errors));
+  check(env, quantise_expert(shape, gate, up, down, tables, residual, only_level, importance, out.data(), out.size(),
+                             &errors));
   Napi::Object by_level = Napi::Object::New(env);
   const char* names[] = {"2", "3", "4", "8"};
   for (int i = 0; i < 4; ++i) by_level.Set(names[i], Napi::Number::New(env, errors[i]));

@@ -240,7 +240,7 @@ size_t expert_record_bytes(const ExpertShape& shape, int bits_stored) {
 }
 
 Status quantise_expert(const ExpertShape& shape, const SourceMatrix& gate, const SourceMatrix& up,
-                       const SourceMatrix& down, const PlaneTables& tables, bool residual,
+                       const SourceMatrix& down, const PlaneTables& tables, bool residual, int only_level,
                        const ExpertImportance& importance, uint8_t* out, size_t out_bytes, LevelErrors* errors) {
   for (const Status& status : {check_shape(shape), check_tables(tables), check_importance(importance, shape)})
     if (!status.ok()) return status;
@@ -255,7 +255,7 @@ Status quantise_expert(const ExpertShape& shape, const SourceMatrix& gate, const
   for (int slot = 0; slot < (residual ? 8 : 4); ++slot)
     slots[slot] = out + bits_at + static_cast<size_t>(slot) * bit_bytes;
 
-  const TileCodebook book = make_codebook(tables, residual);
+  const TileCodebook book = make_codebook(tables, residual, only_level);
   RecordCursor cursor{0, tile_count(shape) * kScaleTileBytes};
   TileErrors sums;
   const MatrixView matrices[3] = {

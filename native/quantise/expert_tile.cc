@@ -174,13 +174,16 @@ EncodeTile choose_encoder() {
 
 }  // namespace
 
-TileCodebook make_codebook(const PlaneTables& tables, bool residual) {
+TileCodebook make_codebook(const PlaneTables& tables, bool residual, int only_level) {
   TileCodebook book{};
   // Each level weighs by the inverse of its usual relative error on Gaussian weights (10.4, 2.4 and 0.56 %), so that
   // none is bought at another's cost. Level 8 only has to keep its residual in reach.
-  book.weight2 = 1.0f / 10.4f;
-  book.weight3 = 1.0f / 2.4f;
-  book.weight4 = 1.0f / 0.56f;
+  const auto weight = [&](int level, float error) {
+    return only_level == 0 || only_level == level ? 1.0f / error : 0.0f;
+  };
+  book.weight2 = weight(2, 10.4f);
+  book.weight3 = weight(3, 2.4f);
+  book.weight4 = weight(4, 0.56f);
   book.weight8 = residual ? 8.0f : 0.0f;
   for (int c = 0; c < 16; ++c) {
     const float v2 = static_cast<float>(tables.t2[c >> 2] - 128);

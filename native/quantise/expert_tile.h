@@ -27,7 +27,8 @@ struct TileCodebook {
   float residual_step, residual_offset;
 };
 
-TileCodebook make_codebook(const PlaneTables& tables, bool residual);
+// `only_level`: 2, 3 or 4 when no other level is to have a say, else 0.
+TileCodebook make_codebook(const PlaneTables& tables, bool residual, int only_level);
 
 // Codes of one tile in reading order, before packing.
 struct TileCodes {

@@ -53,11 +53,11 @@ size_t expert_bit_bytes(const ExpertShape& shape);
 size_t expert_record_bytes(const ExpertShape& shape, int bits_stored);
 
 // Quantises one expert into out [out_bytes], which must be expert_record_bytes(shape, residual ? 8 : 4).
-// The result depends on the arguments alone, not on the instruction set.
-// Errors: INVALID_ARGUMENT (shape, lengths, tables, importance), UNSUPPORTED_DTYPE, SOURCE_INVALID (a weight is NaN,
-// infinite or beyond 1e15).
+// `only_level` 0: all levels have a say in the choice of codes; 2, 3 or 4: that one alone, to tell what the others
+// cost. The result depends on the arguments alone, not on the instruction set. Errors: INVALID_ARGUMENT (shape,
+// lengths, tables, importance), UNSUPPORTED_DTYPE, SOURCE_INVALID (a weight is NaN, infinite or beyond 1e15).
 Status quantise_expert(const ExpertShape& shape, const SourceMatrix& gate, const SourceMatrix& up,
-                       const SourceMatrix& down, const PlaneTables& tables, bool residual,
+                       const SourceMatrix& down, const PlaneTables& tables, bool residual, int only_level,
                        const ExpertImportance& importance, uint8_t* out, size_t out_bytes, LevelErrors* errors);
 
 // The inverse at a level (2, 3, 4 or 8): gate, up float32 [expert_size * hidden_size], down [hidden_size *

@@ -12,7 +12,7 @@ import { MoestroError } from '../errors.js';
 import type { TextModel } from '../text/types.js';
 import { type ConvertOptions, convert, fingerprint } from './convert.js';
 import { type ExpertImportance, ImportanceFile, importanceWidth, meanImportance } from './importance.js';
-import type { Architecture } from './manifest.js';
+import { type Architecture, DEFAULT_TABLES, FEEDBACK_TABLES } from './manifest.js';
 import { openMoe } from './read-moe.js';
 
 /** Tokens of one sequence of the text, short enough for any model's training, and of all: more change little. */
@@ -68,6 +68,8 @@ export async function convertCalibrated(options: CalibratedConvertOptions): Prom
         importance: (layer, expert) => measured.read(moeLayerIndex[layer]! * architecture.expertCount + expert),
         tokens: measured.tokens,
         text: basename(textPath),
+        // Squares only weigh errors: codes stay the nearest.
+        tables: measured.width > 1 ? FEEDBACK_TABLES : DEFAULT_TABLES,
         key: textKey,
       },
     });

@@ -14,7 +14,14 @@ import { type DenseBits, type DenseKind, denseTensorBytes, denseTensorKind, dens
 import type { Disk } from './disk.js';
 import { openSource } from './import/index.js';
 import type { ModelSource } from './import/source.js';
-import { type Architecture, DEFAULT_TABLES, FORMAT_NAME, FORMAT_VERSION, type PlaneGeometry } from './manifest.js';
+import {
+  type Architecture,
+  DEFAULT_TABLES,
+  FORMAT_NAME,
+  FORMAT_VERSION,
+  type PlaneGeometry,
+  type PlaneTables,
+} from './manifest.js';
 import { planeGeometry } from './plane-geometry.js';
 import { runInOrder } from './quantise/in-order.js';
 import type { QuantiseDone } from './quantise/job.js';
@@ -45,11 +52,15 @@ export interface ConvertOptions {
   readonly denseBits?: DenseBits;
   readonly threads?: number;
   readonly force?: boolean;
+  /** As in QuantiseExpertRequest. */
+  readonly onlyLevel?: 2 | 3 | 4;
   readonly calibration?: {
     readonly importance: ImportanceOf;
     /** For the manifest. */
     readonly tokens: number;
     readonly text: string;
+    /** Tables of codes for such a calibration. */
+    readonly tables: PlaneTables;
     /** Tells this calibration from others when a conversion is resumed. */
     readonly key: string;
   };
@@ -103,6 +114,7 @@ export async function convertSource(source: ModelSource, sourceKey: string, opti
   const experts = expertList(architecture);
   const shapes = denseTensorShapes(architecture);
   const threads = options.threads ?? availableParallelism();
+  const tables = options.calibration?.tables ?? DEFAULT_TABLES;
   const writer = await openMoeWriter({
     out: options.out,
     dense: shapes,
@@ -115,7 +127,8 @@ export async function convertSource(source: ModelSource, sourceKey: string, opti
       architecture,
       bits,
       denseBits,
-      DEFAULT_TABLES,
+      tables,
+      options.onlyLevel ?? null,
       options.calibration?.key ?? null,
     ]),
     force: options.force === true,
@@ -151,7 +164,7 @@ export async function convertSource(source: ModelSource, sourceKey: string, opti
         architecture,
         levels: bits === 8 ? [2, 3, 4, 8] : [2, 3, 4],
         defaultLevel: bits,
-        tables: DEFAULT_TABLES,
+        tables,
         tokenizer: { file: 'tokenizer.json', configFile: 'tokenizer_config.json' },
         generation: source.generation,
         calibration:
@@ -295,8 +308,9 @@ async function writeExperts(
       downDtype: matrices.down.dtype,
       hiddenSize,
       expertSize,
-      tables: DEFAULT_TABLES,
+      tables: options.calibration?.tables ?? DEFAULT_TABLES,
       residual: geometry.bitsStored === 8,
+      ...(options.onlyLevel === undefined ? {} : { onlyLevel: options.onlyLevel }),
       ...(importance === undefined ? {} : { importance }),
     };
     const out = spare.pop() ?? new ArrayBuffer(geometry.recordBytes);

@@ -60,6 +60,17 @@ export const DEFAULT_TABLES: PlaneTables = {
   residualOffset: -23,
 };
 
+/**
+ * Tables for codes whose errors are fed back. Feedback chooses codes away from the nearest, so that values of one cell
+ * spread further: refitted by least squares under the covariance of inputs, in turn with the choice of codes, on the
+ * bundled model. The table of 16 came back as it was.
+ */
+export const FEEDBACK_TABLES: PlaneTables = {
+  ...DEFAULT_TABLES,
+  t2: [-93, -30, 19, 73],
+  t3: [-112, -75, -40, -17, 8, 30, 60, 91],
+};
+
 /** Where the parts of one expert's record lie: computed from the sizes alone, see plane-geometry.ts. */
 export interface PlaneGeometry {
   /** Bytes of the scale region, a multiple of 4096: first in the record. */

@@ -215,6 +215,8 @@ export interface QuantiseExpertRequest {
   readonly tables: PlaneTables;
   /** True to write the residual plane (level 8). */
   readonly residual: boolean;
+  /** Codes are chosen for this level alone, without a say of the others: to measure what nesting costs. */
+  readonly onlyLevel?: 2 | 3 | 4;
   /**
    * Mean products of inputs: gateUp [hiddenSize, width], down [expertSize, width]. Width 1, mean squares (importance
    * matrix), weighs errors; a multiple of 32 lets errors be fed back within blocks of that many columns.

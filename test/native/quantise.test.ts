@@ -29,9 +29,13 @@ interface Options {
   readonly importance?: { gateUp: Float32Array; down: Float32Array };
   readonly hidden?: number;
   readonly expert?: number;
+  readonly onlyLevel?: 2 | 3 | 4;
 }
 
-function quantise(weights: Weights, { bits = 8, importance, hidden = HIDDEN, expert = EXPERT }: Options = {}) {
+function quantise(
+  weights: Weights,
+  { bits = 8, importance, hidden = HIDDEN, expert = EXPERT, onlyLevel }: Options = {},
+) {
   const out = new Uint8Array(planeGeometry(hidden, expert, bits).recordBytes).fill(0xaa);
   const result = addon.quantiseExpert({
     gate: encodeValues('F32', weights.gate),
@@ -45,6 +49,7 @@ function quantise(weights: Weights, { bits = 8, importance, hidden = HIDDEN, exp
     tables: DEFAULT_TABLES,
     residual: bits === 8,
     ...(importance === undefined ? {} : { importance }),
+    ...(onlyLevel === undefined ? {} : { onlyLevel }),
     out,
   });
   return { record: out, relativeError: result.relativeError };
@@ -202,6 +207,8 @@ describe('quantiseExpert()', () => {
       expect(outputError(fedBack.record, level), `level ${level}`).toBeLessThan(
         0.6 * outputError(weighed.record, level),
       );
+    // Codes that feedback moves stay where the residual of level 8 reaches.
+    expect(outputError(fedBack.record, 8)).toBeLessThan(outputError(weighed.record, 8));
     expect(fedBack.relativeError[4]).toBeLessThan(fedBack.relativeError[3]);
     expect(fedBack.relativeError[3]).toBeLessThan(fedBack.relativeError[2]);
     // Again, and with blocks that leave columns over: the same bytes, and every weight still near its own.
@@ -211,6 +218,16 @@ describe('quantiseExpert()', () => {
     for (let i = 0; i < EXPERT; i++) narrow.down[i * 64 + (i % 64)] = 1;
     const small = draw(9);
     expect(relativeError(decode(quantise(small, { importance: narrow }).record, 4), small)).toBeLessThan(0.0065);
+  });
+
+  it.each([2, 3, 4] as const)('errs less at level %i when no other level has a say', (onlyLevel) => {
+    const weights = draw(11, HIDDEN * HIDDEN);
+    const importance = { gateUp: products(inputs(12, HIDDEN)), down: products(inputs(13, HIDDEN)) };
+    for (const options of [{}, { importance }]) {
+      const shape = { ...options, bits: 4, hidden: HIDDEN, expert: HIDDEN } as const;
+      const all = quantise(weights, shape).relativeError[onlyLevel];
+      expect(quantise(weights, { ...shape, onlyLevel }).relativeError[onlyLevel]).toBeLessThan(all);
+    }
   });
 
   it('ends in a record, whatever products it is given, when they are no covariance', () => {
@@ -233,6 +250,9 @@ describe('quantiseExpert()', () => {
     const short = { ...weights, down: weights.down.subarray(1) };
     expect(() => quantise(short)).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT' }));
     expect(() => quantise(weights, { hidden: 48, expert: 128 })).toThrow(
+      expect.objectContaining({ code: 'INVALID_ARGUMENT' }),
+    );
+    expect(() => quantise(weights, { onlyLevel: 5 as 4 })).toThrow(
       expect.objectContaining({ code: 'INVALID_ARGUMENT' }),
     );
     const importance = { gateUp: new Float32Array(HIDDEN).fill(-1), down: new Float32Array(EXPERT) };
