@@ -29,7 +29,7 @@ export interface LoadOptions {
   readonly chunk?: number;
   readonly maxSequences?: number;
   readonly maxQueued?: number;
-  readonly isa?: 'scalar' | 'neon' | 'avx2' | 'avx512' | 'amx';
+  readonly isa?: 'scalar' | 'neon' | 'avx2' | 'avx512' | 'avx512vbmi' | 'amx';
   readonly io?: 'automatic' | 'io_uring' | 'pread';
   readonly queueDepth?: number;
   readonly directIo?: boolean;

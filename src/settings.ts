@@ -14,7 +14,7 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 /** The instruction sets that kernels are written for, by Node's name of the processor's architecture. */
 export const isasOf = (architecture: string): readonly Isa[] =>
   architecture === 'x64'
-    ? ['scalar', 'avx2', 'avx512', 'amx']
+    ? ['scalar', 'avx2', 'avx512', 'avx512vbmi', 'amx']
     : architecture === 'arm64'
       ? ['scalar', 'neon']
       : ['scalar'];

@@ -137,7 +137,7 @@ describe('engineConfig()', () => {
 
 describe('isasOf()', () => {
   it('names the instruction sets of each architecture, scalar always', () => {
-    expect(isasOf('x64')).toEqual(['scalar', 'avx2', 'avx512', 'amx']);
+    expect(isasOf('x64')).toEqual(['scalar', 'avx2', 'avx512', 'avx512vbmi', 'amx']);
     expect(isasOf('arm64')).toEqual(['scalar', 'neon']);
     expect(isasOf('riscv64')).toEqual(['scalar']);
   });

@@ -14,7 +14,7 @@
 namespace moestro {
 namespace {
 
-constexpr Isa kAll[] = {Isa::amx, Isa::avx512, Isa::avx2, Isa::neon, Isa::scalar};
+constexpr Isa kAll[] = {Isa::amx, Isa::avx512vbmi, Isa::avx512, Isa::avx2, Isa::neon, Isa::scalar};
 
 #if defined(__x86_64__)
 // __builtin_cpu_supports answers yes for AVX and AVX-512 only when XCR0 says that the OS saves those registers. Not
@@ -51,11 +51,12 @@ bool is_supported(Isa isa) {
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   if (isa == Isa::avx2) return avx2;
-  if (isa == Isa::avx512 || isa == Isa::amx) {
+  if (isa >= Isa::avx512) {
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                         __builtin_cpu_supports("avx512vnni");
-    return avx512 && (isa == Isa::avx512 || has_amx());
+    const bool vbmi = avx512 && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("gfni");
+    return isa == Isa::avx512 ? avx512 : vbmi && (isa == Isa::avx512vbmi || has_amx());
   }
 #elif defined(__aarch64__)
   if (isa == Isa::neon) return has_dot_product();
@@ -69,6 +70,8 @@ const char* isa_name(Isa isa) {
   switch (isa) {
     case Isa::amx:
       return "amx";
+    case Isa::avx512vbmi:
+      return "avx512vbmi";
     case Isa::avx512:
       return "avx512";
     case Isa::avx2:

@@ -17,7 +17,7 @@ namespace moestro {
 namespace {
 
 // Measured: below, decoding weights in registers for each few tokens is faster than a panel of them for all.
-int packed_from(Isa isa) { return isa == Isa::amx ? 8 : isa == Isa::avx512 ? 9 : 5; }
+int packed_from(Isa isa) { return isa == Isa::amx ? 8 : isa >= Isa::avx512 ? 9 : 5; }
 
 Kernels best_within(Isa isa) {
   Kernels table;
@@ -45,8 +45,8 @@ Kernels best_within(Isa isa) {
 }  // namespace
 
 const Kernels& kernels_for(Isa isa) {
-  static const Kernels kTables[] = {best_within(Isa::scalar), best_within(Isa::neon), best_within(Isa::avx2),
-                                    best_within(Isa::avx512), best_within(Isa::amx)};
+  static const Kernels kTables[] = {best_within(Isa::scalar), best_within(Isa::neon),       best_within(Isa::avx2),
+                                    best_within(Isa::avx512), best_within(Isa::avx512vbmi), best_within(Isa::amx)};
   return kTables[static_cast<int>(isa)];
 }
 

@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { MoestroError } from '../errors.js';
 import type { Architecture, PlaneTables } from '../model/manifest.js';
 
-export type Isa = 'scalar' | 'neon' | 'avx2' | 'avx512' | 'amx';
+export type Isa = 'scalar' | 'neon' | 'avx2' | 'avx512' | 'avx512vbmi' | 'amx';
 export type IoBackend = 'automatic' | 'io_uring' | 'pread';
 export type KvType = 'f16' | 'int8';
 export type SourceDtype =

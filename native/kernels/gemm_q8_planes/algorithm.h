@@ -6,10 +6,10 @@
 namespace moestro {
 namespace {
 
-template <int kLevel, int kTokens, int kStep>
-MOESTRO_INLINE void direct_step(const PlaneView& view, size_t tile, const Token* tokens, size_t column, I32x16* dot,
-                                I32x16* residual) {
-  const Weights w = decode_step<kLevel, kStep>(view, tile);
+template <int kLevel, int kTokens, int kStep, typename Codes>
+MOESTRO_INLINE void direct_step(const PlaneView& view, const Codes& codes, size_t tile, const Token* tokens,
+                                size_t column, I32x16* dot, I32x16* residual) {
+  const Weights w = decode_step<kStep>(view, codes);
 #pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) dot[t] = dot4(dot[t], w, tokens[t].q + column + 4 * kStep);
   if constexpr (kLevel == 8) {
@@ -30,23 +30,27 @@ inline void direct_block(const PlaneView& view, const Token* tokens, int row, in
     const size_t tile = first_tile + group;
     const size_t column = static_cast<size_t>(group) * kGroup;
     prefetch_tile<kLevel>(view, tile, end);
-    I32x16 dot[kTokens], residual[kTokens];
+    const auto codes = tile_codes<kLevel>(view, tile);
+    // One or two tokens alone: two sums each, or one addition would wait for the other.
+    I32x16 dot[kTokens], other[kTokens], residual[kTokens];
+    I32x16* const odd = kTokens <= 2 ? other : dot;
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {
-      dot[t] = set1_i32(-kWeightBias * tokens[t].sum[group]);
-      residual[t] = set1_i32(0);
+      dot[t] = start_dot<kWeightBias>(tokens[t].sum + group);
+      other[t] = residual[t] = set1_i32(0);
     }
-    direct_step<kLevel, kTokens, 0>(view, tile, tokens, column, dot, residual);
-    direct_step<kLevel, kTokens, 1>(view, tile, tokens, column, dot, residual);
-    direct_step<kLevel, kTokens, 2>(view, tile, tokens, column, dot, residual);
-    direct_step<kLevel, kTokens, 3>(view, tile, tokens, column, dot, residual);
-    direct_step<kLevel, kTokens, 4>(view, tile, tokens, column, dot, residual);
-    direct_step<kLevel, kTokens, 5>(view, tile, tokens, column, dot, residual);
-    direct_step<kLevel, kTokens, 6>(view, tile, tokens, column, dot, residual);
-    direct_step<kLevel, kTokens, 7>(view, tile, tokens, column, dot, residual);
+    direct_step<kLevel, kTokens, 0>(view, codes, tile, tokens, column, dot, residual);
+    direct_step<kLevel, kTokens, 1>(view, codes, tile, tokens, column, odd, residual);
+    direct_step<kLevel, kTokens, 2>(view, codes, tile, tokens, column, dot, residual);
+    direct_step<kLevel, kTokens, 3>(view, codes, tile, tokens, column, odd, residual);
+    direct_step<kLevel, kTokens, 4>(view, codes, tile, tokens, column, dot, residual);
+    direct_step<kLevel, kTokens, 5>(view, codes, tile, tokens, column, odd, residual);
+    direct_step<kLevel, kTokens, 6>(view, codes, tile, tokens, column, dot, residual);
+    direct_step<kLevel, kTokens, 7>(view, codes, tile, tokens, column, odd, residual);
     const F32x16 scales = load_e3m4(view.group_scales + tile * kScaleTileBytes);
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {
+      if constexpr (kTokens <= 2) dot[t] = add_i32(dot[t], other[t]);
       if constexpr (kLevel == 8) dot[t] = join_residual(dot[t], residual[t], view, tokens[t].sum[group]);
       acc[t] = add_group(dot[t], scales, tokens[t].scale[group], acc[t]);
     }

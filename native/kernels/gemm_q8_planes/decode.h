@@ -1,12 +1,24 @@
 // Bit planes to weights, one step of a tile (64 bytes: 16 rows x 4 columns) at a time. Slots and codes: formats.h.
-//
-// The index into the table is put together as  bits 0-1: the two bits of the base, bit 2: third bit, bit 3: fourth bit,
-// because adding a plane is then one masked addition; the table is permuted to match when a call starts.
+// How codes are put together and looked up depends on what the lanes can do: codes_shuffled.h or codes_permuted.h.
 #pragma once
 #include "native/kernels/simd/q8_tiles.h"
+#if defined(MOESTRO_PERMUTES_BYTES)
+#include "native/kernels/gemm_q8_planes/codes_permuted.h"
+#else
+#include "native/kernels/gemm_q8_planes/codes_shuffled.h"
+#endif
 
 namespace moestro {
 namespace {
+
+// See prefetch_tile.
+MOESTRO_INLINE bool prefetches_in_runs() {
+#if defined(__x86_64__)
+  return !__builtin_cpu_is("amd");
+#else
+  return true;
+#endif
+}
 
 struct PlaneView {
   const uint8_t* slots[8];
@@ -14,21 +26,11 @@ struct PlaneView {
   const uint16_t* row_scales;
   int groups;  // of 32 columns
   int residual_step, residual_offset;
-  Table table;
+  bool in_runs;  // how prefetch_tile asks
+  CodeTable table;
 };
 
 MOESTRO_INLINE PlaneView view_planes(const PlaneMatrix& w, const PlaneTables& tables, int level) {
-  uint8_t entries[16];
-  for (int i = 0; i < 16; ++i) {
-    const int base = i & 3, third = (i >> 2) & 1, fourth = i >> 3;
-    if (level == 2) {
-      entries[i] = tables.t2[base];  // whatever bits 2 and 3 hold
-    } else if (level == 3) {
-      entries[i] = tables.t3[base << 1 | third];
-    } else {
-      entries[i] = tables.t4[base << 2 | third << 1 | fourth];
-    }
-  }
   PlaneView view;
   for (int s = 0; s < 8; ++s) view.slots[s] = w.slots[s];
   view.group_scales = w.group_scales;
@@ -36,19 +38,21 @@ MOESTRO_INLINE PlaneView view_planes(const PlaneMatrix& w, const PlaneTables& ta
   view.groups = w.cols / kGroup;
   view.residual_step = tables.residual_step;
   view.residual_offset = tables.residual_offset;
-  view.table = make_table(entries);
+  view.in_runs = prefetches_in_runs();
+  view.table = level == 2   ? make_code_table<2>(tables.t2)
+               : level == 3 ? make_code_table<3>(tables.t3)
+                            : make_code_table<4>(tables.t4);
   return view;
 }
 
-// At level 2 the neighbour's bits may stay in bits 2 and 3 of the index: the table repeats there.
-template <int kLevel, int kStep>
-MOESTRO_INLINE Weights decode_step(const PlaneView& view, size_t tile) {
-  constexpr int kMask = kLevel == 2 ? 15 : 3;
-  const size_t at = tile * kBitTileBytes;
-  Bytes64 index = field<2 * (kStep % 4), kMask>(load_bytes(view.slots[kStep / 4] + at));
-  if constexpr (kLevel >= 3) index = add_where<4>(index, view.slots[2] + at + 8 * kStep);
-  if constexpr (kLevel >= 4) index = add_where<8>(index, view.slots[3] + at + 8 * kStep);
-  return lookup(view.table, index);
+// The codes of a tile, of which decode_step looks up a step.
+template <int kLevel>
+MOESTRO_INLINE auto tile_codes(const PlaneView& view, size_t tile) {
+  return load_codes<(kLevel < 4 ? kLevel : 4)>(view.slots, tile);
+}
+template <int kStep, typename Codes>
+MOESTRO_INLINE Weights decode_step(const PlaneView& view, const Codes& codes) {
+  return lookup_step<kStep>(view.table, codes);
 }
 
 template <int kStep>
@@ -63,24 +67,38 @@ MOESTRO_INLINE F32x16 final_scales(const PlaneView& view, int row) {
   return kLevel == 8 ? mul(scales, set1(0.5f)) : scales;
 }
 
-// A call walks up to nine streams, more than the hardware follows across pages. Each is asked for some tiles ahead, a
-// run of lines of one stream after a run of the next: DRAM gives runs of one page faster than lines in turn. Measured:
-// runs of 8, at level 8 of 4, and 24 or 16 tiles ahead. Beyond `end` nothing is asked for: it is another thread's.
-template <int kLevel>
-constexpr size_t kPrefetchRun = kLevel == 8 ? 4 : 8;
+// A call walks up to nine streams, more than the hardware follows across pages, so lines are asked for ahead. Beyond
+// `end` nothing is asked for: it is another thread's. How, differs by processor:
+//
+//   in runs   the tiles of a run take turns, tile i asks for all lines of slot i: DRAM gives runs of one page faster
+//             than lines in turn. Best on Xeons
+//   in turn   each tile asks for one line of every slot; of level 8, whose streams the hardware follows better alone,
+//             for scales only. Best on Zen 5
+constexpr size_t kPrefetchRun = 8;
 template <int kLevel>
 constexpr size_t kPrefetchAhead = kLevel == 8 ? 16 : 24;
+
 template <int kLevel>
 MOESTRO_INLINE void prefetch_tile(const PlaneView& view, size_t tile, size_t end) {
-  constexpr size_t kRun = kPrefetchRun<kLevel>, kAhead = kPrefetchAhead<kLevel>;
-  const size_t in_run = tile % kRun, ahead = tile - in_run + kAhead;
-  if (ahead >= end) return;
+  constexpr size_t kAhead = kPrefetchAhead<kLevel>;
+  if (!view.in_runs) {
+    if (tile + kAhead >= end) return;
+    if constexpr (kLevel < 8) {
 #pragma GCC unroll 8
-  for (int i = 0; i < kLevel; ++i) {
-    const size_t line = kLevel * in_run + i;
-    prefetch(view.slots[line / kRun] + (ahead + line % kRun) * kBitTileBytes);
+      for (int slot = 0; slot < kLevel; ++slot) prefetch(view.slots[slot] + (tile + kAhead) * kBitTileBytes);
+    }
+    if (tile % 4 == 0) prefetch(view.group_scales + (tile + 2 * kAhead) * kScaleTileBytes);
+    return;
   }
-  if (tile % 4 == 0) prefetch(view.group_scales + (tile + 2 * kAhead) * kScaleTileBytes);
+  const size_t slot = tile % kPrefetchRun, ahead = tile - slot + kAhead;
+  if (slot >= kLevel || ahead >= end) return;
+  const uint8_t* const lines = view.slots[slot] + ahead * kBitTileBytes;
+#pragma GCC unroll 8
+  for (size_t i = 0; i < kPrefetchRun; ++i) prefetch(lines + i * kBitTileBytes);
+  if (slot == 0) {
+    const uint8_t* const scales = view.group_scales + (ahead + kAhead) * kScaleTileBytes;
+    for (size_t i = 0; i < kPrefetchRun; i += 4) prefetch(scales + i * kScaleTileBytes);
+  }
 }
 
 // The first tiles of [begin, end), for which prefetch_tile comes too late.

@@ -8,6 +8,7 @@ namespace moestro {
 Variants<GemmQ8Planes> gemm_q8_planes_variants() {
   static constexpr Variant<GemmQ8Planes> kTable[] = {
 #if defined(__x86_64__)
+    {Isa::avx512vbmi, gemm_q8_planes_avx512vbmi},
     {Isa::avx512, gemm_q8_planes_avx512},
     {Isa::avx2, gemm_q8_planes_avx2},
 #elif defined(__aarch64__)
@@ -22,6 +23,7 @@ Variants<GemmQ8PlanesPacked> gemm_q8_planes_packed_variants() {
   static constexpr Variant<GemmQ8PlanesPacked> kTable[] = {
 #if defined(__x86_64__)
     {Isa::amx, gemm_q8_planes_packed_amx},
+    {Isa::avx512vbmi, gemm_q8_planes_packed_avx512vbmi},
     {Isa::avx512, gemm_q8_planes_packed_avx512},
     {Isa::avx2, gemm_q8_planes_packed_avx2},
 #elif defined(__aarch64__)

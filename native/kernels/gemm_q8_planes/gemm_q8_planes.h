@@ -21,7 +21,8 @@ namespace moestro {
 
 using GemmQ8Planes = void(const PlaneMatrix& w, const PlaneTables& tables, int level, const Q8Activations& x,
                           const int32_t* token_rows, int tokens, int row_begin, int row_end, float* y, size_t y_stride);
-GemmQ8Planes gemm_q8_planes_scalar, gemm_q8_planes_neon, gemm_q8_planes_avx2, gemm_q8_planes_avx512;
+GemmQ8Planes gemm_q8_planes_scalar, gemm_q8_planes_neon, gemm_q8_planes_avx2, gemm_q8_planes_avx512,
+    gemm_q8_planes_avx512vbmi;
 Variants<GemmQ8Planes> gemm_q8_planes_variants();
 
 // The same for many tokens, which come packed in blocks: output i is token i of `x`, which has w.cols columns. The same
@@ -29,7 +30,7 @@ Variants<GemmQ8Planes> gemm_q8_planes_variants();
 using GemmQ8PlanesPacked = void(const PlaneMatrix& w, const PlaneTables& tables, int level, const Q8Block* x,
                                 int tokens, int row_begin, int row_end, float* y, size_t y_stride);
 GemmQ8PlanesPacked gemm_q8_planes_packed_scalar, gemm_q8_planes_packed_neon, gemm_q8_planes_packed_avx2,
-    gemm_q8_planes_packed_avx512, gemm_q8_planes_packed_amx;
+    gemm_q8_planes_packed_avx512, gemm_q8_planes_packed_avx512vbmi, gemm_q8_planes_packed_amx;
 Variants<GemmQ8PlanesPacked> gemm_q8_planes_packed_variants();
 
 }  // namespace moestro

@@ -162,6 +162,7 @@ struct Weights {
 constexpr int kWeightBias = 0;
 constexpr int kTokensAtOnce = 4;
 constexpr int kFloatsAtOnce = 4;
+constexpr int kRowTilesAtOnce = 1;
 
 struct Table {
   __m256i v;
@@ -235,6 +236,10 @@ MOESTRO_INLINE I32x16 dot4(I32x16 acc, Weights w, const int8_t* q) {
   const __m256i x = broadcast4(q);
   return {add_products(acc.lo, w.abs_lo, _mm256_sign_epi8(x, w.lo)),
           add_products(acc.hi, w.abs_hi, _mm256_sign_epi8(x, w.hi))};
+}
+template <int kBias>
+MOESTRO_INLINE I32x16 start_dot(const int32_t* q_sum) {
+  return set1_i32(-kBias * *q_sum);
 }
 MOESTRO_INLINE I32x16 dot4_unsigned(I32x16 acc, Bytes64 w, const int8_t* q) {
   const __m256i x = broadcast4(q);

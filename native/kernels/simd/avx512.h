@@ -131,6 +131,7 @@ struct Weights {
 constexpr int kWeightBias = 128;
 constexpr int kTokensAtOnce = 8;
 constexpr int kFloatsAtOnce = 16;
+constexpr int kRowTilesAtOnce = 2;
 
 struct Table {
   __m512i v;
@@ -168,6 +169,11 @@ MOESTRO_INLINE __m512i broadcast4(const int8_t* q) {
 }
 MOESTRO_INLINE I32x16 dot4(I32x16 acc, Weights w, const int8_t* q) {
   return {_mm512_dpbusd_epi32(acc.v, w.v, broadcast4(q))};
+}
+// -kBias times a sum that fits 16 bits, as the lower of two 16-bit products: one instruction from memory.
+template <int kBias>
+MOESTRO_INLINE I32x16 start_dot(const int32_t* q_sum) {
+  return {_mm512_dpwssd_epi32(_mm512_setzero_si512(), _mm512_set1_epi32(-kBias & 0xffff), _mm512_set1_epi32(*q_sum))};
 }
 MOESTRO_INLINE I32x16 dot4_unsigned(I32x16 acc, Bytes64 w, const int8_t* q) {
   return {_mm512_dpbusd_epi32(acc.v, w.v, broadcast4(q))};

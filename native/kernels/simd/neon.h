@@ -167,6 +167,7 @@ struct Weights {
 constexpr int kWeightBias = 0;
 constexpr int kTokensAtOnce = 4;  // 16 accumulators, 4 registers of weights and what decodes them: 32 registers
 constexpr int kFloatsAtOnce = 4;
+constexpr int kRowTilesAtOnce = 1;
 
 struct Table {
   int8x16_t v;
@@ -244,6 +245,10 @@ MOESTRO_INLINE I32x16 dot4(I32x16 acc, Weights w, const int8_t* q) {
   const int8x16_t x = broadcast4(q);
   return {{vdotq_s32(acc.v[0], w.v[0], x), vdotq_s32(acc.v[1], w.v[1], x), vdotq_s32(acc.v[2], w.v[2], x),
            vdotq_s32(acc.v[3], w.v[3], x)}};
+}
+template <int kBias>
+MOESTRO_INLINE I32x16 start_dot(const int32_t* q_sum) {
+  return set1_i32(-kBias * *q_sum);
 }
 // Bytes of at most 127 are the same signed.
 MOESTRO_INLINE I32x16 dot4_unsigned(I32x16 acc, Bytes64 w, const int8_t* q) {

@@ -140,8 +140,9 @@ struct Weights {
   int8_t v[64];
 };
 constexpr int kWeightBias = 0;
-constexpr int kTokensAtOnce = 4;  // more would only make the compiler slow
-constexpr int kFloatsAtOnce = 4;  // the same of F32x16, beside their operands
+constexpr int kTokensAtOnce = 4;    // more would only make the compiler slow
+constexpr int kFloatsAtOnce = 4;    // the same of F32x16, beside their operands
+constexpr int kRowTilesAtOnce = 1;  // of a product with many tokens, where registers suffice for more than one
 
 struct Table {
   uint8_t v[16];
@@ -199,6 +200,11 @@ MOESTRO_INLINE I32x16 dot4(I32x16 acc, Weights w, const int8_t* q) {
     for (int c = 0; c < 4; ++c) acc.v[row] += w.v[row * 4 + c] * q[c];
   }
   return acc;
+}
+// What the products of a group of 32 columns start from, for weights kBias too high: *q_sum is the sum of its q.
+template <int kBias>
+MOESTRO_INLINE I32x16 start_dot(const int32_t* q_sum) {
+  return set1_i32(-kBias * *q_sum);
 }
 // The same for unsigned bytes of at most 127.
 MOESTRO_INLINE I32x16 dot4_unsigned(I32x16 acc, Bytes64 w, const int8_t* q) {
