@@ -195,6 +195,80 @@ void kv_store(Comparison* c) {
       });
 }
 
+// 64-byte aligned floats of a call's scratch and state; no numbers at first.
+struct AlignedFloats {
+  std::vector<float> floats;
+  explicit AlignedFloats(size_t n) : floats(n + 16, std::numeric_limits<float>::quiet_NaN()) {}
+  float* data() { return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(floats.data()) + 63) & ~uintptr_t{63}); }
+};
+
+// A cache of one sequence in shuffled blocks, keys and values of any bits now and then, read in one call or span by
+// span.
+void attention(Comparison* c) {
+  Random* random = c->random();
+  const KvType type = random->happens(0.5) ? KvType::f16 : KvType::int8;
+  const int kv_heads = pick(random, 1, 2), d = 16 * pick(random, 1, 8), block_tokens = 16 * pick(random, 1, 4);
+  const int group = random->happens(0.9) ? pick(random, 1, 8) : pick(random, 9, 40);
+  const int tokens = pick(random, 1, attention_tokens(group));
+  const int position = random->happens(0.5) ? pick_size(300, random) - 1 : pick(random, 0, 700);
+  const int end = position + tokens, window = random->happens(0.5) ? 0 : pick(random, 1, end + 10);
+  const int blocks = (end + block_tokens - 1) / block_tokens;
+  std::vector<int32_t> block_table(blocks);
+  for (int i = 0; i < blocks; ++i) block_table[i] = i;
+  for (int i = blocks - 1; i > 0; --i) std::swap(block_table[i], block_table[pick(random, 0, i)]);
+  const size_t rows = static_cast<size_t>(blocks) * kv_heads * block_tokens;
+  const uint64_t most = random->happens(0.2) ? 0xffff : 0x3fff;
+  std::vector<uint16_t> k16, v16;
+  std::vector<float> k_scale, v_scale;
+  if (type == KvType::f16) {
+    k16 = random_integers<uint16_t>(rows * d, 0, most, random),
+    v16 = random_integers<uint16_t>(rows * d, 0, most, random);
+    for (uint16_t& half : k16) half = static_cast<uint16_t>(half ^ (random->next() & 0x8000));
+  } else {
+    k16 = random_integers<uint16_t>(rows * d / 2, 0, 0xffff, random);
+    v16 = random_integers<uint16_t>(rows * d / 2, 0, 0xffff, random);
+    k_scale = hostile_values(rows, random), v_scale = hostile_values(rows, random);
+  }
+  const KvLayer kv = {type,
+                      reinterpret_cast<uint8_t*>(k16.data()),
+                      reinterpret_cast<uint8_t*>(v16.data()),
+                      k_scale.data(),
+                      v_scale.data(),
+                      kv_heads,
+                      d,
+                      block_tokens};
+  const size_t width = static_cast<size_t>(group) * d;
+  const std::vector<float> q = hostile_values(tokens * width, random);
+  const AttentionQueries queries = {block_table.data(),
+                                    pick(random, 0, kv_heads - 1),
+                                    group,
+                                    position,
+                                    tokens,
+                                    window,
+                                    q.data(),
+                                    width,
+                                    random->happens(0.9) ? 0.1f : 30.0f};
+  const bool in_spans = tokens == 1 && random->happens(0.5);
+  const int first = queries.begin(0) / kAttentionSpan, last = (end + kAttentionSpan - 1) / kAttentionSpan;
+  Outputs out;
+  out.floats.assign(tokens * width, kUntouched);
+  c->compare("attention of " + std::to_string(group) + " x " + std::to_string(d) + " at " + std::to_string(position) +
+                 ", " + std::to_string(tokens) + " tokens",
+             out, [&](const Kernels& k, Outputs* o) {
+               const size_t state_width = group * attention_state(d);
+               AlignedFloats scratch(attention_scratch(queries.count(), d)), state(tokens * state_width);
+               AlignedFloats later(state_width);
+               k.attention(kv, queries, first, in_spans ? first + 1 : last, scratch.data(), state.data());
+               for (int span = first + 1; in_spans && span < last; ++span) {
+                 k.attention(kv, queries, span, span + 1, scratch.data(), later.data());
+                 k.attention_merge(later.data(), group, d, state.data());
+               }
+               for (int t = 0; t < tokens; ++t) {
+                 k.attention_finish(state.data() + t * state_width, group, d, o->floats.data() + t * width);
+               }
+             });
+}
+
 void topk_router(Comparison* c) {
   Random* random = c->random();
   const int n = random->happens(0.9) ? pick_size(130, random) : pick(random, 131, 1024);
@@ -214,8 +288,8 @@ void topk_router(Comparison* c) {
 RandomCases check_random_cases(uint64_t seed, int cases) {
   // The matrix products, which branch the most, come most often.
   constexpr void (*kKernels[])(Comparison*) = {
-      quantize_q8,    gemm_q8_dense, gemm_q8_dense,  gemm_q8_dense, gemm_q8_planes, gemm_q8_planes,
-      gemm_q8_planes, gemm_f32,      rows_of_floats, rope_f32,      kv_store,       topk_router,
+      quantize_q8, gemm_q8_dense,  gemm_q8_dense, gemm_q8_dense, gemm_q8_planes, gemm_q8_planes, gemm_q8_planes,
+      gemm_f32,    rows_of_floats, rope_f32,      kv_store,      attention,      topk_router,
   };
   constexpr int kCount = sizeof kKernels / sizeof kKernels[0];
   Comparison comparison(seed, cases);
