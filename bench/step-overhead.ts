@@ -17,6 +17,8 @@ import { type EngineLine, StepOutput, serveEngine } from '../src/engine/serve-en
 import { GREEDY } from '../src/engine/types.js';
 import { COMPLETION_STRIDE, loadAddon, type NativeEngine, type NativeEngineOptions } from '../src/native/binding.js';
 
+/** The first prompt brings the experts into memory, the second is short. */
+const WARM_TOKENS = 512;
 const PROMPT_TOKENS = 16;
 const EMPTY_CALLS = 200_000;
 
@@ -75,8 +77,8 @@ let last: ReturnType<typeof state> | null = null;
 let emptyCallUs = 0;
 let nextId = 1;
 const send = (message: ToEngine) => port2.postMessage(message);
-const ask = (maxTokens: number) => {
-  const promptIds = Array.from({ length: PROMPT_TOKENS }, (_, i) => (7919 * (i + nextId)) % info.vocabSize);
+const ask = (promptTokens: number, maxTokens: number) => {
+  const promptIds = Array.from({ length: promptTokens }, (_, i) => (7919 * (i + nextId)) % info.vocabSize);
   const sampling = { ...GREEDY, temperature: 1, topK: 40, seed: 1 };
   send({ kind: 'generate', id: nextId++, request: { promptIds, maxTokens, stopTokenIds: [], sampling } });
 };
@@ -92,14 +94,14 @@ port2.on('message', (message: FromEngine) => {
     }
     if (event.kind !== 'finish') continue;
     if (id === 1) {
-      ask(tokens);
+      ask(PROMPT_TOKENS, tokens);
     } else {
       emptyCallUs = timeEmptyCalls();
       send({ kind: 'close' });
     }
   }
 });
-ask(8);
+ask(WARM_TOKENS, 8);
 await serveEngine(line, engine, native, output);
 port2.close();
 
