@@ -1,6 +1,7 @@
 #include "native/addon/engine.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "native/addon/args.h"
 #include "native/base/crc32c.h"
@@ -40,6 +41,9 @@ Napi::FunctionReference* Engine::define(Napi::Env env) {
                                                InstanceMethod<&Engine::importance>("importance"),
                                                InstanceMethod<&Engine::io_stats>("ioStats"),
                                                InstanceMethod<&Engine::memory>("memory"),
+                                               InstanceMethod<&Engine::move_slots>("moveSlots"),
+                                               InstanceMethod<&Engine::discard_slots>("discardSlots"),
+                                               InstanceMethod<&Engine::discard_kv>("discardKv"),
                                                InstanceMethod<&Engine::close>("close"),
                                            });
   auto* reference = new Napi::FunctionReference();
@@ -379,6 +383,43 @@ Napi::Value Engine::memory(const Napi::CallbackInfo& info) {
   for (const auto& [purpose, bytes] : ledger_->snapshot())
     o.Set(purpose, Napi::Number::New(info.Env(), static_cast<double>(bytes)));
   return o;
+}
+
+void Engine::move_slots(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  check_open(env);
+  const int count = to_int(env, info[0], "count", 0, 1 << 24);
+  const auto moves = to_span<int32_t>(env, info[1], "moves", static_cast<size_t>(count) * 3);
+  for (int i = 0; i < count; ++i) {
+    const int32_t* m = moves.data() + static_cast<size_t>(i) * 3;
+    if (m[0] < 0 || m[0] > 1) throw_argument(env, "a move's kind", "0 or 1");
+    const int slots = m[0] == 0 ? arena_->bit_slots() : arena_->scale_slots();
+    if (m[1] < 0 || m[1] >= slots || m[2] < 0 || m[2] >= slots || m[1] == m[2])
+      throw_argument(env, "a move's slots", "two of the arena");
+    if (m[0] == 0)
+      std::memcpy(arena_->bit_slot(m[2]), arena_->bit_slot(m[1]), arena_->bit_slot_bytes());
+    else
+      std::memcpy(arena_->scale_slot(m[2]), arena_->scale_slot(m[1]), arena_->scale_slot_bytes());
+  }
+}
+
+void Engine::discard_slots(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  check_open(env);
+  const int bit_first = to_int(env, info[0], "bitFirst", 0, arena_->bit_slots());
+  const int bit_end = to_int(env, info[1], "bitEnd", bit_first, arena_->bit_slots());
+  const int scale_first = to_int(env, info[2], "scaleFirst", 0, arena_->scale_slots());
+  const int scale_end = to_int(env, info[3], "scaleEnd", scale_first, arena_->scale_slots());
+  arena_->discard_bits(bit_first, bit_end);
+  arena_->discard_scales(scale_first, scale_end);
+}
+
+void Engine::discard_kv(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  check_open(env);
+  const int first = to_int(env, info[0], "first", 0, model_->kv_blocks());
+  const int end = to_int(env, info[1], "end", first, model_->kv_blocks());
+  model_->discard_kv(first, end);
 }
 
 void Engine::close(const Napi::CallbackInfo&) {

@@ -36,6 +36,9 @@ class Engine : public Napi::ObjectWrap<Engine>, private ReadGate {
   Napi::Value importance(const Napi::CallbackInfo& info);
   Napi::Value io_stats(const Napi::CallbackInfo& info);
   Napi::Value memory(const Napi::CallbackInfo& info);
+  void move_slots(const Napi::CallbackInfo& info);
+  void discard_slots(const Napi::CallbackInfo& info);
+  void discard_kv(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
 
   // ReadGate

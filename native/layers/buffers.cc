@@ -2,6 +2,7 @@
 // them. src/engine/memory-plan.ts knows the same sums, and decides by them before anything is allocated.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "native/layers/model.h"
 
@@ -79,7 +80,9 @@ Status Model::allocate(std::shared_ptr<Ledger> ledger) {
   if (side + scale_side > SIZE_MAX / 4 / d.layers)
     return Status("OUT_OF_MEMORY", "Cannot allocate a KV cache of " + std::to_string(options_.kv_blocks) +
                                        " blocks: more bytes than an address can name");
-  auto kv = AlignedBuffer::allocate((side + scale_side) * 2 * d.layers, ledger, "kv");
+  // The first blocks of every layer are in use long before the last ones: what is not written yet serves as expert
+  // slots.
+  auto kv = AlignedBuffer::allocate((side + scale_side) * 2 * d.layers, ledger, "kv", false, true);
   if (!kv.ok()) return kv.status();
   kv_ = std::move(kv.value());
   for (int l = 0; l < d.layers; ++l) {
@@ -98,6 +101,8 @@ Status Model::allocate(std::shared_ptr<Ledger> ledger) {
     kv_layers_.push_back(layer);
   }
 
+  kv_side_ = side;
+  kv_scale_side_ = scale_side;
   const int threads = options_.threads;
   const size_t n = options_.max_batch_tokens;
   auto scratch = AlignedBuffer::allocate(scratch_bytes(d, threads, n), ledger, "scratch");
@@ -122,6 +127,20 @@ Status Model::allocate(std::shared_ptr<Ledger> ledger) {
     }
   }
   return Status();
+}
+
+void Model::discard_kv(int first, int end) {
+  const size_t per_block = kv_side_ / options_.kv_blocks;
+  const size_t scales_per_block = kv_scale_side_ / options_.kv_blocks;
+  size_t at = 0;
+  for (size_t l = 0; l < kv_layers_.size(); ++l) {
+    for (const auto& [side, block] :
+         {std::pair{kv_side_, per_block}, std::pair{kv_side_, per_block}, std::pair{kv_scale_side_, scales_per_block},
+          std::pair{kv_scale_side_, scales_per_block}}) {
+      kv_.discard(at + first * block, (end - first) * block);
+      at += side;
+    }
+  }
 }
 
 }  // namespace moestro

@@ -182,6 +182,9 @@ class Model {
   int max_logit_rows() const { return options_.max_logit_rows; }
   int threads() const { return pool_->threads(); }
   Isa isa() const { return kernels_->isa; }
+  int kv_blocks() const { return options_.kv_blocks; }
+  // Gives the memory of KV blocks [first, end) back in all layers; their keys and values are lost.
+  void discard_kv(int first, int end);
 
  private:
   struct Tensor {
@@ -225,6 +228,7 @@ class Model {
   AlignedBuffer dense_, kv_, scratch_;
   std::vector<LayerWeights> layers_;
   std::vector<KvLayer> kv_layers_;
+  size_t kv_side_ = 0, kv_scale_side_ = 0;  // bytes of one layer's keys, and of their scales, over all blocks
   DenseMatrix embedding_{}, head_{};
   const float* final_norm_ = nullptr;
 

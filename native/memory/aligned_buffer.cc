@@ -39,14 +39,14 @@ int populate(uint8_t* data, size_t bytes) {
 }  // namespace
 
 Result<AlignedBuffer> AlignedBuffer::allocate(size_t bytes, std::shared_ptr<Ledger> ledger, const std::string& purpose,
-                                              bool prefault) {
+                                              bool prefault, bool small_pages) {
   AlignedBuffer buffer;
   if (bytes == 0) return buffer;
   if (bytes > SIZE_MAX / 2) return out_of_memory(bytes, purpose, ENOMEM);
   const size_t size = round_up(bytes, kPage);
   const size_t alignment = size >= kHugePage ? kHugePage : kPage;
   const size_t reserve = size + alignment - kPage;
-  void* raw = mmap(nullptr, reserve, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* raw = mmap(nullptr, reserve, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (raw == MAP_FAILED) return out_of_memory(bytes, purpose, errno);
 
   // Keep the aligned middle, give the ends back.
@@ -62,7 +62,7 @@ Result<AlignedBuffer> AlignedBuffer::allocate(size_t bytes, std::shared_ptr<Ledg
   buffer.mapping_ = data;
   buffer.mapping_size_ = size;
   // A refusal (no huge pages in this kernel) costs speed only.
-  if (size >= kHugePage) (void)madvise(data, size, MADV_HUGEPAGE);
+  if (size >= kHugePage) (void)madvise(data, size, small_pages ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
   if (prefault) {
     // On failure the destructor of `buffer` unmaps; the ledger has not heard of it yet.
     if (const int error = populate(data, size); error != 0) return out_of_memory(bytes, purpose, error);

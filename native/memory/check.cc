@@ -73,6 +73,14 @@ void check_arena(CheckLog* log, Random* random) {
       aligned = aligned && address(arena.scale_slot(i)) % 4096 == 0;
     }
     log->expect(apart, "SlotArena slots overlap");
+    const int first = static_cast<int>(random->between(0, bit_slots)), end = bit_slots;
+    made.value()->discard_bits(first, end);
+    made.value()->discard_scales(scale_slots / 2, scale_slots);
+    bool given = true;
+    for (int i = 0; i < bit_slots; ++i) given = given && holds(arena.bit_slot(i), bit_bytes, i < first ? i + 1 : 0);
+    for (int i = 0; i < scale_slots; ++i)
+      given = given && holds(arena.scale_slot(i), scale_bytes, i < scale_slots / 2 ? i + 101 : 0);
+    log->expect(given, "SlotArena gives other slots back than it is told");
     log->expect(aligned, "SlotArena slots are not aligned for direct reads");
     log->expect(ledger->total() == static_cast<int64_t>(bit_slots * bit_bytes + scale_slots * scale_bytes),
                 "SlotArena holds other bytes than the ledger says");

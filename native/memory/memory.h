@@ -25,13 +25,14 @@ class Ledger {
 };
 
 // One anonymous mapping, zeroed, 2 MiB aligned when at least 2 MiB long (else 4 KiB), with MADV_HUGEPAGE asked for.
-// `bytes` is rounded up to whole pages of 4 KiB. Pages are touched on first use unless `prefault`.
-// allocate() fails with OUT_OF_MEMORY.
+// `bytes` is rounded up to whole pages of 4 KiB. Pages are touched on first use unless `prefault`; no swap is reserved
+// for them, so that more may be addressed than there is. `small_pages` for memory that is touched and given back a
+// little at a time, in many places: no huge pages are asked for. allocate() fails with OUT_OF_MEMORY.
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
   static Result<AlignedBuffer> allocate(size_t bytes, std::shared_ptr<Ledger> ledger, const std::string& purpose,
-                                        bool prefault = false);
+                                        bool prefault = false, bool small_pages = false);
   AlignedBuffer(AlignedBuffer&& other) noexcept;
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept;
   ~AlignedBuffer();
@@ -56,7 +57,8 @@ class AlignedBuffer {
 
 // All memory in which experts live: `bit_slots` slots of one bit of one expert each, and `scale_slots` slots for the
 // scales of one expert each (the base plane takes one scale slot and two bit slots; every further bit one bit slot).
-// Slots are addresses only: who owns which is decided in src/experts/residency.ts and nowhere else.
+// Slots are addresses only: who owns which is decided in src/experts/residency.ts and nowhere else. They may be more
+// than memory holds: one takes memory when it is first written, and until discard() gives it back.
 class SlotArena {
  public:
   // Sizes are multiples of 4096 so that O_DIRECT reads land in slots. Errors: OUT_OF_MEMORY, INVALID_ARGUMENT.
@@ -68,6 +70,14 @@ class SlotArena {
   int scale_slots() const { return scale_slots_; }
   size_t bit_slot_bytes() const { return bit_slot_bytes_; }
   size_t scale_slot_bytes() const { return scale_slot_bytes_; }
+  // Gives the memory of slots [first, end) back; nobody may read or write them meanwhile.
+  void discard_bits(int first, int end) {
+    bits_.discard(static_cast<size_t>(first) * bit_slot_bytes_, static_cast<size_t>(end - first) * bit_slot_bytes_);
+  }
+  void discard_scales(int first, int end) {
+    scales_.discard(static_cast<size_t>(first) * scale_slot_bytes_,
+                    static_cast<size_t>(end - first) * scale_slot_bytes_);
+  }
 
  private:
   AlignedBuffer bits_, scales_;

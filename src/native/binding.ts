@@ -90,6 +90,7 @@ export interface NativeEngineOptions {
   /** Positions of one sequence at most: sizes the rotary tables and the attention scratch. */
   readonly contextLength: number;
   readonly kv: { readonly type: KvType; readonly blockTokens: number; readonly blocks: number };
+  /** Addresses of slots: they take memory when they are first written. */
   readonly arena: {
     readonly bitSlots: number;
     readonly bitSlotBytes: number;
@@ -194,6 +195,13 @@ export interface NativeEngine {
     layer: number,
     expert: number,
   ): { readonly tokens: number; readonly gateUp: Float32Array; readonly down: Float32Array };
+
+  /** Copies slots of the arena in order: `moves` Int32Array [count, 3] of kind (0 bits, 1 scales), from, to. */
+  moveSlots(count: number, moves: Int32Array): void;
+  /** Gives the memory of slots [first, end) back to the system; nobody may use them meanwhile. */
+  discardSlots(bitFirst: number, bitEnd: number, scaleFirst: number, scaleEnd: number): void;
+  /** The same for KV blocks [first, end) of every layer. */
+  discardKv(first: number, end: number): void;
 
   ioStats(): IoStats;
   /** Bytes of live native memory by purpose. */

@@ -65,6 +65,8 @@ export class FakeNativeEngine implements NativeEngine {
   readonly #scaleSlots: Int32Array;
   readonly #pendingBit: Int32Array;
   readonly #pendingScale: Int32Array;
+  readonly #writtenBits = new Set<number>();
+  readonly #writtenScales = new Set<number>();
   #reads: Read[] = [];
   #landed: { ticket: number; error: number; bytes: number }[] = [];
   readonly #errorOf = new Map<number, number>();
@@ -210,11 +212,13 @@ export class FakeNativeEngine implements NativeEngine {
         this.#check(scaleSlot < arena.scaleSlots && this.#pendingScale[scaleSlot] === -1, `scale slot ${scaleSlot}`);
         this.#pendingScale[scaleSlot] = ticket;
         this.#scaleSlots[scaleSlot] = -1;
+        this.#writtenScales.add(scaleSlot);
       }
       for (const slot of bitSlots) {
         this.#check(slot >= 0 && slot < arena.bitSlots && this.#pendingBit[slot] === -1, `bit slot ${slot}`);
         this.#pendingBit[slot] = ticket;
         this.#bitSlots[slot] = -1;
+        this.#writtenBits.add(slot);
       }
       this.#checkChecksums(r, key, fromBit, bits);
       const bytes = bits * arena.bitSlotBytes + (scaleSlot >= 0 ? arena.scaleSlotBytes : 0);
@@ -357,6 +361,42 @@ export class FakeNativeEngine implements NativeEngine {
   waitCompletions(out: Int32Array): number {
     while (this.#landed.length === 0 && this.#reads.length > 0) this.#advance();
     return this.takeCompletions(out);
+  }
+
+  /** Bytes of slots that were written and not given back. */
+  get slotBytes(): number {
+    const { bitSlotBytes, scaleSlotBytes } = this.#o.arena;
+    return this.#writtenBits.size * bitSlotBytes + this.#writtenScales.size * scaleSlotBytes;
+  }
+
+  moveSlots(count: number, moves: Int32Array): void {
+    for (let i = 0; i < count; ++i) {
+      const [kind, from, to] = [moves[3 * i]!, moves[3 * i + 1]!, moves[3 * i + 2]!];
+      const [slots, pending, written] =
+        kind === 0
+          ? [this.#bitSlots, this.#pendingBit, this.#writtenBits]
+          : [this.#scaleSlots, this.#pendingScale, this.#writtenScales];
+      this.#check(pending[from] === -1 && pending[to] === -1, `slot ${from} or ${to} is moved while it is read`);
+      slots[to] = slots[from]!;
+      written.add(to);
+    }
+  }
+
+  discardSlots(bitFirst: number, bitEnd: number, scaleFirst: number, scaleEnd: number): void {
+    for (let slot = bitFirst; slot < bitEnd; ++slot) {
+      this.#check(this.#pendingBit[slot] === -1, `bit slot ${slot} is given back while it is read`);
+      this.#bitSlots[slot] = -1;
+      this.#writtenBits.delete(slot);
+    }
+    for (let slot = scaleFirst; slot < scaleEnd; ++slot) {
+      this.#check(this.#pendingScale[slot] === -1, `scale slot ${slot} is given back while it is read`);
+      this.#scaleSlots[slot] = -1;
+      this.#writtenScales.delete(slot);
+    }
+  }
+
+  discardKv(first: number, end: number): void {
+    this.#kv.fill(-1, first * this.#o.kv.blockTokens, end * this.#o.kv.blockTokens);
   }
 
   cancelRead(): boolean {
