@@ -19,6 +19,8 @@ export interface LevelPolicy {
    * Empty when there is one level.
    */
   readonly thresholds: Float32Array;
+  /** These levels are floors: what is resident, or worth its price, comes on top (elastic.ts). */
+  readonly isElastic?: boolean;
 }
 
 /** Everything that turns a number of bits into a policy: facts of the model at the engine's full level. */
@@ -102,6 +104,13 @@ function stepGains({ levels, errors }: PrecisionModel): number[] {
     for (; from < to; ++from) gains.push(best);
   }
   return gains;
+}
+
+/** What a bit of the plane up to each level adds, by level: the first against no expert at all. */
+export function planeGains({ levels, errors }: PrecisionModel): number[] {
+  return levels.map(
+    (level, i) => ((i === 0 ? 1 : errors[i - 1]!) - errors[i]!) / (level - (i === 0 ? 0 : levels[i - 1]!)),
+  );
 }
 
 /** Halvings of the price's range: a factor of 2^200 comes down to one part in 10^13. */
