@@ -43,6 +43,7 @@ export function engineConfig(modelPath: string, raw: RawSettings = {}, env: Envi
     level: get('level') as Level | null,
     mode: get('mode') as Mode,
     meanBits: get('meanBits') as number | null,
+    targetTps: get('targetTps') as number | null,
     contextLength: get('context') as number | null,
     kvType: get('kv') as KvType,
     chunkTokens: get('chunk') as number,

@@ -8,6 +8,7 @@ import type {
   EngineInfo,
   EngineMetrics,
   GenerateRequest,
+  MemoryState,
   Mode,
   Precision,
   Sampling,
@@ -22,6 +23,7 @@ export type Message = ChatMessage;
 export type AnswerUsage = Usage;
 export type ModelInfo = EngineInfo;
 export type ModelMetrics = EngineMetrics;
+export type ModelMemory = MemoryState;
 
 /** The least logprob reported: clients choke on minus infinity and on null. */
 const LOGPROB_FLOOR = -9999;
@@ -107,9 +109,9 @@ export type AnswerEvent =
  */
 export function precisionAsked(mode: Mode | undefined, bits: number | undefined): { readonly precision?: Precision } {
   if (bits === undefined) return mode === undefined ? {} : { precision: { mode } };
-  if (mode !== 'exact' && bits >= 2 && bits <= 8) return { precision: { mode: 'routed', bits } };
+  if (mode !== 'exact' && bits >= 2 && bits <= 8) return { precision: { mode: mode ?? 'routed', bits } };
   const found = mode === 'exact' ? `${bits} mean bits in mode "exact"` : `${bits} mean bits`;
-  const needed = mode === 'exact' ? 'mode "routed"' : 'a number from 2 to 8';
+  const needed = mode === 'exact' ? 'mode "routed" or "elastic"' : 'a number from 2 to 8';
   throw new MoestroError('INVALID_REQUEST', `Cannot run at ${found}: needed ${needed}`, { param: 'moestro.bits' });
 }
 
@@ -193,6 +195,11 @@ export class TextGenerator {
 
   metrics(): Promise<EngineMetrics> {
     return this.#engine.metrics();
+  }
+
+  /** As EngineClient.memory. */
+  memory(budgetBytes?: number): Promise<MemoryState> {
+    return this.#engine.memory(budgetBytes);
   }
 
   /**

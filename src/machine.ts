@@ -14,6 +14,8 @@ export interface Machine {
 }
 
 const MIB = 1 << 20;
+/** What the kernel holds for a process in its group beside its pages: page tables, sockets, rings. */
+const KERNEL_BYTES = 32 * MIB;
 /** Control groups of version 1 write "no limit" as a number near 2^63. */
 const UNLIMITED = 2 ** 60;
 
@@ -35,6 +37,33 @@ export function readMachine(read: ReadText = readFromDisk): Machine {
     availableBytes = Math.min(availableBytes, Math.max(0, group.limit - takenByOthers));
   }
   return { availableBytes, rssBytes, peakRssBytes };
+}
+
+/** What the memory watch goes by (src/engine/memory-watch.ts). */
+export function readPressure(read: ReadText = readFromDisk): {
+  readonly limitBytes: number;
+  readonly availableBytes: number;
+  readonly totalBytes: number;
+  readonly stalledShare: number;
+  readonly majorFaults: number;
+} {
+  const { rssBytes } = readRss(read);
+  const meminfo = read('/proc/meminfo');
+  const totalBytes = kilobytes(meminfo, 'MemTotal') ?? totalmem();
+  let limitBytes = Number.POSITIVE_INFINITY;
+  for (const { limit, usage, cache } of memoryGroups(read)) {
+    limitBytes = Math.min(limitBytes, limit - Math.max(0, usage - cache - rssBytes - KERNEL_BYTES));
+  }
+  const stalled = /^full avg10=([\d.]+)/m.exec(read('/proc/pressure/memory') ?? '')?.[1];
+  // After the name, which may hold anything: state is field 3, major faults field 12.
+  const fields = (read('/proc/self/stat') ?? '').replace(/^.*\) /s, '').split(' ');
+  return {
+    limitBytes,
+    availableBytes: kilobytes(meminfo, 'MemAvailable') ?? totalBytes,
+    totalBytes,
+    stalledShare: Number(stalled ?? 0) / 100,
+    majorFaults: Number(fields[9] ?? 0),
+  };
 }
 
 /** Memory of the machine, or the tightest limit of a control group around this process: what "60%" is a share of. */
@@ -74,13 +103,22 @@ function memoryGroups(read: ReadText): MemoryGroup[] {
     if (!isV2 && !controllers.split(',').includes('memory')) continue;
     const root = isV2 ? '/sys/fs/cgroup' : '/sys/fs/cgroup/memory';
     const names = isV2
-      ? { limit: 'memory.max', usage: 'memory.current', cache: 'file' }
-      : { limit: 'memory.limit_in_bytes', usage: 'memory.usage_in_bytes', cache: 'total_cache' };
+      ? { limit: 'memory.max', soft: 'memory.high', usage: 'memory.current', cache: 'file' }
+      : {
+          limit: 'memory.limit_in_bytes',
+          soft: 'memory.soft_limit_in_bytes',
+          usage: 'memory.usage_in_bytes',
+          cache: 'total_cache',
+        };
     const parts = path.split('/').filter((part) => part !== '' && part !== '..');
     for (let depth = parts.length; depth >= 0; --depth) {
       const directory = [root, ...parts.slice(0, depth)].join('/');
-      const limit = Number((read(`${directory}/${names.limit}`) ?? 'none').trim());
-      if (!(limit > 0 && limit < UNLIMITED)) continue;
+      const bytesOf = (file: string): number => {
+        const bytes = Number((read(`${directory}/${file}`) ?? 'none').trim());
+        return bytes > 0 && bytes < UNLIMITED ? bytes : UNLIMITED;
+      };
+      const limit = Math.min(bytesOf(names.limit), bytesOf(names.soft));
+      if (limit >= UNLIMITED) continue;
       const usage = Number((read(`${directory}/${names.usage}`) ?? '0').trim());
       const cache = new RegExp(`^${names.cache} (\\d+)$`, 'm').exec(read(`${directory}/memory.stat`) ?? '')?.[1];
       groups.push({ limit, usage: Number.isFinite(usage) ? usage : 0, cache: Number(cache ?? 0) });

@@ -2,6 +2,7 @@
  * The table of settings: flag, variable, help text, default and check of each stand in one row. A flag beats its
  * variable, a variable the default.
  */
+import { readFileSync } from 'node:fs';
 import { parseBytes } from './bytes.js';
 import type { Mode } from './engine/types.js';
 import { MoestroError } from './errors.js';
@@ -54,6 +55,21 @@ const whole =
     return value >= least && value <= most ? value : refuse(name, text, `a whole number from ${least} to ${most}`);
   };
 
+/** "@FILE" is looked into each time: a server reads it again on SIGHUP. */
+function budget(text: string, name: string): number | null {
+  const value = text.startsWith('@') ? readSmallFile(text.slice(1), name).trim() : text;
+  return unless('auto', (size, of) => parseBytes(size, of, memoryLimitBytes()))(value, name);
+}
+
+function readSmallFile(path: string, name: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    const why = (error as NodeJS.ErrnoException).code ?? String(error);
+    return refuse(name, `@${path}`, `a file that can be read: ${why}`);
+  }
+}
+
 /** The word that leaves a choice to the engine becomes null. */
 const unless =
   <T>(word: string, parse: (text: string, name: string) => T) =>
@@ -105,25 +121,33 @@ export const ENGINE_SETTINGS: readonly Setting[] = [
     key: 'budget',
     flag: '--budget <size>',
     env: 'MOESTRO_BUDGET',
-    help: 'memory the whole process may take: "8GiB", "1.5GB", "60%", or "auto" for what is free less a margin',
+    help: 'memory the whole process may take: "8GiB", "1.5GB", "60%", "@FILE" for a file that says so, or "auto" for what is free less a margin',
     fallback: 'auto',
-    parse: unless('auto', (value, name) => parseBytes(value, name, memoryLimitBytes())),
+    parse: budget,
   },
   {
     key: 'mode',
     flag: '--mode <mode>',
     env: 'MOESTRO_MODE',
-    help: 'precision: "exact" runs every expert at the full level, "routed" gives low-weight experts fewer bits',
+    help: 'precision: "exact" runs every expert at the full level, "routed" gives low-weight experts fewer bits, "elastic" also those that are not in memory',
     fallback: 'exact',
-    parse: choice<Mode>('exact', 'routed'),
+    parse: choice<Mode>('exact', 'routed', 'elastic'),
   },
   {
     key: 'meanBits',
     flag: '--mean-bits <bits>',
     env: 'MOESTRO_MEAN_BITS',
-    help: 'bits a weight that "routed" aims at in the mean, from 2 to 8, or "auto" for 3',
+    help: 'bits a weight that "routed" aims at in the mean and "elastic" has at least, from 2 to 8, or "auto"',
     fallback: 'auto',
     parse: unless('auto', decimal(2, 8)),
+  },
+  {
+    key: 'targetTps',
+    flag: '--target-tps <rate>',
+    env: 'MOESTRO_TARGET_TPS',
+    help: 'tokens a second that "elastic" holds for each answer where it can, or "auto" to spend a quarter of the time on reads',
+    fallback: 'auto',
+    parse: unless('auto', decimal(0.01, 100_000)),
   },
   {
     key: 'level',

@@ -71,6 +71,7 @@ describe('engineConfig()', () => {
       level: null,
       mode: 'exact',
       meanBits: null,
+      targetTps: null,
       contextLength: null,
       kvType: 'f16',
       chunkTokens: 512,

@@ -12,6 +12,7 @@ import { ENGINE_SETTINGS, SAMPLING_SETTINGS, SERVER_SETTINGS } from '../settings
 import { VERSION } from '../version.js';
 import { banner } from './banner.js';
 import { BUNDLED_MODEL } from './bundled.js';
+import { keepTold, readBudget } from './live-budget.js';
 import { addSettings, givenSettings } from './options.js';
 
 /** A server leaves the length of answers to its requests. */
@@ -39,11 +40,18 @@ async function serve(modelPath: string, options: Record<string, string>): Promis
 
   let served: ServedModel | null = null;
   let opened: OpenModel | undefined;
-  const app = await createServer({ config: server, model: () => served, metrics: new ServerMetrics() });
+  const told = () => engineConfig(modelPath, givenSettings(options, ENGINE_SETTINGS)).budgetBytes;
+  const deps = {
+    config: server,
+    model: () => served,
+    metrics: new ServerMetrics(),
+    readBudget: (text: string) => readBudget(text, told),
+  };
+  const app = await createServer(deps);
   // Before the model: a taken port is told at once, and clients that come early are told to wait.
   const address = await listen(app, server);
   const stopped = closeWithGrace(
-    { delay: GRACE_MS, logger: false, skip: ['uncaughtException', 'unhandledRejection'] },
+    { delay: GRACE_MS, logger: false, skip: ['uncaughtException', 'unhandledRejection', 'SIGHUP'] },
     async () => {
       process.stderr.write('moestro: stopping\n');
       // What still runs after half of the time ends with an error that its client can read.
@@ -64,6 +72,7 @@ async function serve(modelPath: string, options: Record<string, string>): Promis
   process.stdout.write(
     banner({ info: generator.info, version: VERSION, address, needsKey: server.apiKeys.length > 0 }),
   );
+  keepTold(generator, deps.readBudget);
 }
 
 /** The address as a client writes it. Throws PORT_IN_USE, INVALID_CONFIG. */

@@ -11,6 +11,7 @@ import type {
   EngineMetrics,
   EvaluateOptions,
   GenerateRequest,
+  MemoryState,
 } from './types.js';
 
 /** The client's end of the line, and what ends it. */
@@ -134,6 +135,10 @@ class ThreadClient implements EngineClient {
 
   metrics(): Promise<EngineMetrics> {
     return this.#call((id) => ({ kind: 'metrics', id }));
+  }
+
+  memory(budgetBytes?: number): Promise<MemoryState> {
+    return this.#call((id) => ({ kind: 'memory', id, budgetBytes: budgetBytes ?? null }));
   }
 
   /** Open requests end with ENGINE_CLOSED after the step that runs. Safe to call again, and after a failure. */

@@ -4,7 +4,10 @@
  */
 
 import { MoestroError } from '../errors.js';
+import type { ChooseVictim } from '../experts/eviction/choose-victim.js';
+import { DEFAULT_STALL_SHARE, type GovernorGoal, nextPrice, priceInHurry } from '../experts/governor.js';
 import { type PlanSettings, planSettings } from '../experts/plan-settings.js';
+import { planeGains } from '../experts/precision.js';
 import { Residency } from '../experts/residency.js';
 import type { NativeEngine } from '../native/binding.js';
 import { type Batch, createBatch, fillBatch } from './batch.js';
@@ -14,14 +17,16 @@ import { Evaluation } from './evaluation.js';
 import { RowFinisher } from './finish-rows.js';
 import { Forward, type ForwardModel } from './forward.js';
 import { KvBlocks } from './kv-blocks.js';
+import { MemoryKeeper } from './memory-keeper.js';
 import { type EngineMemory, KV_BLOCK_TOKENS } from './memory-plan.js';
+import type { Pressure } from './memory-watch.js';
 import { MetricsCounters } from './metrics-counters.js';
 import { OpenSequences } from './open-sequences.js';
 import { Policies } from './policies.js';
 import { Sampler, SamplerScratch } from './sampler.js';
 import { scheduleStep } from './scheduler.js';
 import { Sequence } from './sequence.js';
-import type { EngineMetrics, EvaluateOptions, GenerateRequest, Mode, Usage } from './types.js';
+import type { EngineMetrics, EvaluateOptions, GenerateRequest, MemoryState, Mode, Usage } from './types.js';
 import { WeightCounts } from './weight-counts.js';
 
 export interface EngineParts {
@@ -31,6 +36,9 @@ export interface EngineParts {
   readonly memory: EngineMemory;
   readonly mode: Mode;
   readonly meanBits: number | null;
+  /** What elastic answers are held to, and a price that stands in for the governor's: for measurements. */
+  readonly targetTps?: number | null;
+  readonly elasticPrice?: number;
   readonly maxSequences: number;
   readonly maxQueued: number;
   readonly sink: EngineSink;
@@ -39,16 +47,37 @@ export interface EngineParts {
   /** A seed for requests without one. */
   readonly drawSeed: () => number;
   readonly rss: () => { readonly rssBytes: number; readonly peakRssBytes: number };
+  /** Keeps the budget while the engine runs; absent, the plan's slots stay as they are. */
+  readonly keep?: {
+    /** What the process took before the model was loaded. */
+    readonly runtimeBytes: number;
+    /** Experts for which there are addresses. */
+    readonly expertCapacity: number;
+    readonly readPressure: () => Pressure;
+  };
   /** Half-life of use counts and the plan's settings, for experiments. */
   readonly halfLife?: number;
   readonly settings?: PlanSettings;
+  readonly chooseVictim?: ChooseVictim;
+}
+
+/** Slots for which there are addresses: those of all experts that could ever be resident. */
+export function arenaCapacity(
+  { level, shape, bitSlots, scaleSlots }: EngineMemory,
+  experts: number,
+): { readonly bitCapacity: number; readonly scaleCapacity: number } {
+  return {
+    bitCapacity: Math.max(bitSlots, experts * level),
+    scaleCapacity: Math.max(scaleSlots, Math.min(shape.expertCount, Math.ceil((experts * level) / shape.meanLevel))),
+  };
 }
 
 export class Engine {
   readonly residency: Residency;
   readonly #parts: EngineParts;
   readonly #forward: Forward;
-  readonly #limits: { readonly vocabSize: number; readonly contextLength: number };
+  readonly #vocabSize: number;
+  readonly #keeper: MemoryKeeper | null;
   readonly #blocks: KvBlocks;
   readonly #open: OpenSequences;
   readonly #rows: RowFinisher;
@@ -57,12 +86,18 @@ export class Engine {
   readonly #counts: Int32Array;
   readonly #batch: Batch;
   readonly #policies: Policies;
+  readonly #goal: GovernorGoal;
+  /** See governor.ts. */
+  #price: number;
+  #stepStarted = 0;
   #step = 0;
 
   constructor(parts: EngineParts) {
     const { memory, model } = parts;
     const { plan } = memory;
     this.#parts = parts;
+    this.#goal = { targetTps: parts.targetTps ?? null, stallShare: DEFAULT_STALL_SHARE };
+    this.#price = parts.elasticPrice ?? 1;
     this.#policies = new Policies(model.precision, parts.mode, parts.meanBits);
     this.residency = new Residency({
       layers: model.moeLayers.length,
@@ -70,19 +105,28 @@ export class Engine {
       bitSlots: memory.bitSlots,
       scaleSlots: memory.scaleSlots,
       fullLevel: memory.level,
+      ...(parts.keep === undefined ? {} : arenaCapacity(memory, parts.keep.expertCapacity)),
       ...(parts.halfLife === undefined ? {} : { halfLife: parts.halfLife }),
     });
-    const settings = parts.settings ?? planSettings(this.residency, parts.levels, model.architecture.topK);
+    const choose = (): PlanSettings =>
+      parts.settings ?? planSettings(this.residency, parts.levels, model.architecture.topK, parts.chooseVictim);
     const limits = { tokens: plan.chunkTokens, rows: parts.maxSequences };
-    this.#forward = new Forward(parts.native, model, this.residency, settings, limits, parts.now);
+    this.#forward = new Forward(parts.native, model, this.residency, choose(), limits, parts.now);
+    this.#forward.elasticPrice = (done) =>
+      parts.elasticPrice ?? priceInHurry(this.#price, done, parts.now() - this.#stepStarted, this.#goal);
     this.#blocks = new KvBlocks(plan.kvBlocks, KV_BLOCK_TOKENS, plan.contextLength);
-    this.#open = new OpenSequences(this.#blocks, parts, parts.now);
-    this.#limits = { vocabSize: model.architecture.vocabSize, contextLength: plan.contextLength };
+    this.#open = new OpenSequences(this.#blocks, parts, parts.now, () => this.#keeper?.isShort ?? false);
+    this.#vocabSize = model.architecture.vocabSize;
+    this.#keeper = this.#makeKeeper(() => {
+      this.#forward.settings = choose();
+    });
+    if (this.#keeper !== null) this.#forward.onLayerEnd = () => this.#keeper?.tick();
     this.#rows = new RowFinisher({
       native: parts.native,
       open: this.#open,
       sink: parts.sink,
-      ...this.#limits,
+      vocabSize: this.#vocabSize,
+      contextLength: () => this.#limits.contextLength,
       chunkTokens: plan.chunkTokens,
       maxLogitRows: memory.maxLogitRows,
       now: parts.now,
@@ -90,6 +134,49 @@ export class Engine {
     this.#scratch = new SamplerScratch(model.architecture.vocabSize);
     this.#counts = new Int32Array(parts.maxSequences);
     this.#batch = createBatch(plan.chunkTokens, parts.maxSequences, this.#blocks.blocksPerSequence);
+  }
+
+  get #limits(): { readonly vocabSize: number; readonly contextLength: number } {
+    const { contextLength } = this.#parts.memory.plan;
+    const blocks = this.#keeper?.kvAfforded ?? this.#blocks.total;
+    return { vocabSize: this.#vocabSize, contextLength: Math.min(contextLength, blocks * KV_BLOCK_TOKENS) };
+  }
+
+  #makeKeeper(onResize: () => void): MemoryKeeper | null {
+    const { native, memory, model, keep, levels, mode, now, rss } = this.#parts;
+    if (keep === undefined) return null;
+    const ascending = levels.filter((level) => level <= memory.level).sort((a, b) => a - b);
+    return new MemoryKeeper({
+      native,
+      residency: this.residency,
+      blocks: this.#blocks,
+      shape: { ...memory.shape, expertsMax: Math.min(memory.shape.expertsMax, keep.expertCapacity) },
+      levels: ascending,
+      gains: mode === 'exact' ? ascending.map(() => 1) : planeGains(model.precision),
+      budgetBytes: memory.plan.total,
+      runtimeBytes: keep.runtimeBytes,
+      readRss: rss,
+      readPressure: keep.readPressure,
+      now,
+      onResize,
+      kvLeast: () => this.#open.leastBlocks(),
+      shedKv: () => this.#open.shedBlocks(),
+    });
+  }
+
+  /** As EngineClient.memory; null only asks. */
+  memory(budgetBytes: number | null): MemoryState {
+    if (this.#keeper === null) {
+      throw new MoestroError('INVALID_REQUEST', 'Cannot tell the state of the memory: its slots are fixed');
+    }
+    return budgetBytes === null ? this.#keeper.state() : this.#keeper.resize(budgetBytes);
+  }
+
+  /** Looks after the memory while nothing runs; true while there is more to do. */
+  tend(): boolean {
+    if (this.#keeper === null) return false;
+    this.#keeper.beginStep();
+    return this.#keeper.work();
   }
 
   /** Something can run in the next step. */
@@ -122,6 +209,7 @@ export class Engine {
   evaluate(id: number, tokenIds: readonly number[], options: EvaluateOptions = {}): void {
     checkTokens(tokenIds, this.#limits.contextLength, this.#limits);
     const from = options.from ?? 0;
+    this.#keeper?.ignoreRuntime();
     checkEvaluated(from, tokenIds.length, this.#limits);
     this.#open.enqueue(
       new Sequence({
@@ -188,7 +276,10 @@ export class Engine {
   /** Runs one step; false when there was nothing to run. */
   step(): boolean {
     const started = this.#parts.now();
+    this.#stepStarted = started;
+    this.#keeper?.beginStep();
     if (!this.#chooseBatch()) return false;
+    this.#keeper?.tick();
     const isDecode = this.#open.running.every((sequence, i) => this.#counts[i] === 0 || sequence.isDecoding);
     const bytesBefore = this.#parts.native.ioStats().bytesRead;
     const report = this.#forward.run(this.#batch);
@@ -213,12 +304,15 @@ export class Engine {
     const tokens = this.#batch.tokens;
     const logitsMs = this.#rows.finishRows(stepped, this.#batch);
     ++this.#step;
+    const stepMs = this.#parts.now() - started;
+    if (tokens === this.#batch.rowCount)
+      this.#price = nextPrice(this.#price, { stepMs, stallMs: report.stallMs }, this.#goal);
     this.#counters.stepped(report, {
       isDecode,
       decoded,
       prefilled: tokens - decoded,
       bytesRead,
-      stepMs: this.#parts.now() - started,
+      stepMs,
       nativeMs: report.nativeMs + logitsMs,
     });
     return true;
@@ -244,7 +338,9 @@ export class Engine {
       sequencesQueued: this.#open.waiting.length,
       kvBlocksUsed: this.#blocks.used,
       kvBlocksTotal: this.#blocks.total,
-      budgetBytes: this.#parts.memory.plan.total,
+      budgetBytes: this.#keeper?.state().budgetBytes ?? this.#parts.memory.plan.total,
+      memory: this.#keeper?.state() ?? null,
+      elasticPrice: this.#price,
       ...this.#parts.rss(),
     });
   }

@@ -11,7 +11,8 @@ export interface RowFinisherParts {
   readonly open: OpenSequences;
   readonly sink: EngineSink;
   readonly vocabSize: number;
-  readonly contextLength: number;
+  /** Positions of one sequence at most: fewer while memory is short. */
+  readonly contextLength: () => number;
   /** Tokens of one step, and rows of logits asked for at once, at most. */
   readonly chunkTokens: number;
   readonly maxLogitRows: number;
@@ -95,7 +96,7 @@ export class RowFinisher {
     sequence.tokens.push(tokenId);
     ++sequence.unread;
     sink.event(sequence.id, { kind: 'token', tokenId, logprob, topLogprobs });
-    if (sequence.generated >= sequence.maxTokens || sequence.tokens.length >= contextLength) {
+    if (sequence.generated >= sequence.maxTokens || sequence.tokens.length >= contextLength()) {
       this.#finish(sequence, 'length');
     }
   }

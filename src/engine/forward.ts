@@ -3,6 +3,7 @@
  * and what crosses is ids, weights, plans and counters.
  */
 import assert from 'node:assert/strict';
+import { addElastic, createElasticScratch, type ElasticScratch, raiseElastic } from '../experts/elastic.js';
 import { createLayerPlan, type LayerPlan } from '../experts/layer-plan.js';
 import { planExperts, type Routing } from '../experts/plan.js';
 import type { PlanSettings } from '../experts/plan-settings.js';
@@ -36,7 +37,10 @@ export class Forward {
   readonly #native: NativeEngine;
   readonly #model: ForwardModel;
   readonly #residency: Residency;
-  readonly #settings: PlanSettings;
+  /** Changed between layers only. */
+  settings: PlanSettings;
+  /** Called after each layer with experts, when none is in use. */
+  onLayerEnd: (() => void) | null = null;
   readonly #now: () => number;
   readonly #plan: LayerPlan;
   readonly #verified: VerifiedPlanes;
@@ -48,6 +52,9 @@ export class Forward {
   readonly #completions: Int32Array;
   /** errno of each expert's last failed read in this layer; empty unless one failed. */
   readonly #errors = new Map<number, number>();
+  /** Price of a missing bit in elastic mode when so large a share of the layers has run: the governor's word. */
+  elasticPrice: (done: number) => number = () => 0;
+  readonly #elastic: ElasticScratch;
   #tokensRun = 0;
 
   constructor(
@@ -63,7 +70,7 @@ export class Forward {
     this.#native = native;
     this.#model = model;
     this.#residency = residency;
-    this.#settings = settings;
+    this.settings = settings;
     this.#now = now;
     this.#plan = createLayerPlan(residency.layers, expertCount, limits.tokens, topK);
     this.#verified = new VerifiedPlanes(residency.layers * expertCount, model.geometry);
@@ -81,6 +88,7 @@ export class Forward {
     this.#reads = new Int32Array(expertCount * READ_STRIDE);
     this.#offsets = new Float64Array(expertCount);
     this.#completions = new Int32Array(Math.max(64, expertCount) * COMPLETION_STRIDE);
+    this.#elastic = createElasticScratch(expertCount);
     this.report = new StepReport(limits.rows);
   }
 
@@ -112,13 +120,18 @@ export class Forward {
         this.#routing.layer = moe++;
         this.#choosePrecision(batch);
         this.weightCounts?.add(this.#routing);
-        planExperts(this.#routing, this.#residency, this.#settings, this.#plan);
+        planExperts(this.#routing, this.#residency, this.settings, this.#plan);
         this.#runPlan(layer, batch);
         from = this.#now();
       } else {
         native.sharedFfn(layer);
       }
       native.finishLayer(layer, weights);
+      if (this.onLayerEnd !== null && layer === moeLayers[moe - 1]) {
+        this.report.nativeMs += this.#now() - from;
+        this.onLayerEnd();
+        from = this.#now();
+      }
     }
     this.report.nativeMs += this.#now() - from;
     this.#tokensRun += tokens;
@@ -175,13 +188,19 @@ export class Forward {
     const { ids, weights, levels, live, layer } = this.#routing;
     const { report } = this;
     const uses = this.#residency.uses;
+    const isElastic = this.#addElastic(batch);
+    const price = isElastic ? this.elasticPrice(layer / this.#residency.layers) : 0;
     let token = 0;
     for (let row = 0; row < batch.rowCount; ++row) {
       const last = token + batch.rowTokens[row]! - 1;
       const policy = batch.rowPolicies[row]!;
       for (; token <= last; ++token) {
         if (live[token] === 0) continue;
-        chooseLevels(policy, layer, weights, topK, token, levels);
+        if (policy.isElastic === true) {
+          raiseElastic(policy, price, this.#routing, token, this.#residency, layer * expertCount, this.#elastic);
+        } else {
+          chooseLevels(policy, layer, weights, topK, token, levels);
+        }
         for (let at = token * topK; at < (token + 1) * topK; ++at) {
           uses.record(layer * expertCount + ids[at]!, last - token);
           const level = levels[at]!;
@@ -193,6 +212,28 @@ export class Forward {
         report.pairs[row] = report.pairs[row]! + topK;
       }
     }
+  }
+
+  /** What the tokens of elastic requests want together; false when there are none. */
+  #addElastic(batch: Batch): boolean {
+    const { live } = this.#routing;
+    let isElastic = false;
+    let token = 0;
+    for (let row = 0; row < batch.rowCount; ++row) {
+      const policy = batch.rowPolicies[row]!;
+      const end = token + batch.rowTokens[row]!;
+      if (policy.isElastic !== true) {
+        token = end;
+        continue;
+      }
+      if (!isElastic) {
+        this.#elastic.squares.fill(0);
+        this.#elastic.level.fill(0);
+      }
+      isElastic = true;
+      for (; token < end; ++token) if (live[token] === 1) addElastic(policy, this.#routing, token, this.#elastic);
+    }
+    return isElastic;
   }
 
   /** Evictions, slots and reads of a wave. */

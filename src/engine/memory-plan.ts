@@ -7,6 +7,7 @@ import { MoestroError } from '../errors.js';
 import { nextLevel } from '../experts/precision.js';
 import type { Architecture, Manifest } from '../model/manifest.js';
 import type { KvType, Level } from '../native/binding.js';
+import { type MemoryShape, slotsWithin } from './memory-share.js';
 import type { EngineConfig, MemoryPlan } from './types.js';
 
 const MIB = 1 << 20;
@@ -50,6 +51,8 @@ export interface EngineMemory {
   readonly bitSlots: number;
   readonly scaleSlots: number;
   readonly maxLogitRows: number;
+  /** What the division goes by while the engine runs, see memory-share.ts. */
+  readonly shape: MemoryShape;
 }
 
 /**
@@ -114,7 +117,13 @@ export function planMemory(
   const scratch = scratchFor(chunkTokens, contextLength);
   const slotBytes = budgetBytes - dense - runtime - kv - scratch;
   const cap = Math.min(expertCount, config.maxResidentExperts ?? expertCount);
-  const slots = chooseSlots(manifest, config, level, slotBytes, cap);
+  const slots = slotsWithin(slotBytes, {
+    level,
+    meanLevel: meanLevel(manifest, config, level),
+    ...geometry,
+    expertsMax: cap,
+    expertCount,
+  });
   const experts = slots.bitSlots * geometry.bitBytes + slots.scaleSlots * geometry.scaleBytes;
   return {
     plan: {
@@ -134,6 +143,20 @@ export function planMemory(
     level,
     ...slots,
     maxLogitRows,
+    shape: {
+      dense,
+      scratch,
+      kvBlockBytes: perBlock,
+      kvBlocks,
+      kvBlocksMin: blocksMin,
+      level,
+      meanLevel: meanLevel(manifest, config, level),
+      bitBytes: geometry.bitBytes,
+      scaleBytes: geometry.scaleBytes,
+      expertsMin,
+      expertsMax: cap,
+      expertCount,
+    },
   };
 }
 
@@ -226,28 +249,14 @@ function contextWanted(architecture: Architecture, config: EngineConfig): { leas
 }
 
 /**
- * Slots of the arena within `bytes`. At one fixed level an expert takes `level` bit slots and one scale slot. In mode
- * `routed` many experts hold fewer bits, so there are more scale slots: as many as experts halfway between the full
- * level and the next would need.
+ * Bits that an expert holds in the mean. At one fixed level all hold as many. In modes with several levels many hold
+ * fewer, so there are scale slots for more of them: as many as experts halfway between the full level and the next need
+ * in `routed`, and in `elastic`, which keeps many at few bits, halfway between that next level and the least.
  */
-function chooseSlots(
-  manifest: Manifest,
-  config: EngineConfig,
-  level: number,
-  bytes: number,
-  cap: number,
-): { bitSlots: number; scaleSlots: number } {
-  const { bitBytes, scaleBytes } = manifest.geometry;
-  const bits = config.mode === 'routed' ? (level + nextLevel(manifest.levels, level)) / 2 : level;
-  const all = manifest.architecture.expertCount * manifest.architecture.layerKinds.filter((k) => k === 'moe').length;
-  const scaleSlots = Math.min(
-    Math.floor(bytes / (bits * bitBytes + scaleBytes)),
-    all,
-    Math.floor((cap * level) / bits),
-  );
-  const bitSlots = Math.min(Math.floor((bytes - scaleSlots * scaleBytes) / bitBytes), cap * level);
-  // At one level the last bits that are no whole expert would never be used.
-  return config.mode === 'routed' ? { bitSlots, scaleSlots } : { bitSlots: scaleSlots * level, scaleSlots };
+function meanLevel(manifest: Manifest, config: EngineConfig, level: number): number {
+  const next = nextLevel(manifest.levels, level);
+  if (config.mode === 'exact') return level;
+  return config.mode === 'routed' ? (level + next) / 2 : (next + Math.min(...manifest.levels)) / 2;
 }
 
 function belowFloor(

@@ -2,7 +2,7 @@
 import type { Residency } from '../experts/residency.js';
 import type { IoStats } from '../native/binding.js';
 import type { StepReport } from './step-report.js';
-import type { EngineMetrics } from './types.js';
+import type { EngineMetrics, MemoryState } from './types.js';
 
 export class MetricsCounters {
   requestsCancelled = 0;
@@ -64,6 +64,8 @@ export class MetricsCounters {
     readonly kvBlocksUsed: number;
     readonly kvBlocksTotal: number;
     readonly budgetBytes: number;
+    readonly memory: MemoryState | null;
+    readonly elasticPrice: number;
     readonly rssBytes: number;
     readonly peakRssBytes: number;
   }): EngineMetrics {

@@ -1,12 +1,13 @@
 /** From a configuration to an engine that is ready: open, plan the memory, load the dense weights. */
 import { MoestroError } from '../errors.js';
+import { lru } from '../experts/eviction/lru.js';
 import { precisionModel } from '../experts/precision.js';
 import { loadRoutingTrace } from '../experts/trace.js';
-import { defaultBudget, readMachine, readRss } from '../machine.js';
+import { defaultBudget, memoryLimitBytes, readMachine, readPressure, readRss } from '../machine.js';
 import type { Manifest } from '../model/manifest.js';
 import { type MoeModel, openMoe } from '../model/read-moe.js';
 import { loadAddon, type NativeEngine, type NativeEngineOptions } from '../native/binding.js';
-import { Engine } from './engine.js';
+import { arenaCapacity, Engine } from './engine.js';
 import type { EngineSink } from './engine-sink.js';
 import type { ForwardModel } from './forward.js';
 import { type EngineMemory, KV_BLOCK_TOKENS, planMemory, runtimeBytes } from './memory-plan.js';
@@ -34,7 +35,8 @@ export async function openEngine(
   const budget = config.budgetBytes ?? defaultBudget(machine.availableBytes);
   const memory = planMemory(manifest, config, runtimeBytes(machine.rssBytes), budget);
   const forwardModel = describeModel(model, config, memory);
-  const native = createNative(nativeOptions(model, config, memory));
+  const expertCapacity = addressableExperts(memory);
+  const native = createNative(nativeOptions(model, config, memory, expertCapacity));
   for (const [name, tensor] of Object.entries(manifest.dense.tensors)) {
     native.loadDense(model.densePath, { name, ...tensor });
   }
@@ -46,12 +48,16 @@ export async function openEngine(
     memory,
     mode: config.mode,
     meanBits: config.meanBits,
+    targetTps: config.targetTps,
+    ...(config.evictsLru === true ? { chooseVictim: lru } : {}),
+    ...(config.elasticPrice === undefined ? {} : { elasticPrice: config.elasticPrice }),
     maxSequences: config.maxSequences,
     maxQueued: config.maxQueued,
     sink,
     now: () => performance.now(),
     drawSeed: () => Math.floor(Math.random() * 2 ** 53),
     rss: readRss,
+    keep: { runtimeBytes: machine.rssBytes, expertCapacity, readPressure },
   });
   const io = native.ioStats();
   return {
@@ -113,9 +119,21 @@ function describeModel(model: MoeModel, config: EngineConfig, memory: EngineMemo
   };
 }
 
-function nativeOptions(model: MoeModel, config: EngineConfig, memory: EngineMemory): NativeEngineOptions {
+/** No budget is above the memory of the machine, so neither is the arena; addresses alone take no memory. */
+function addressableExperts({ shape, level }: EngineMemory): number {
+  const expertBytes = level * shape.bitBytes + shape.scaleBytes;
+  return Math.min(shape.expertsMax, Math.ceil(memoryLimitBytes() / expertBytes));
+}
+
+function nativeOptions(
+  model: MoeModel,
+  config: EngineConfig,
+  memory: EngineMemory,
+  expertCapacity: number,
+): NativeEngineOptions {
   const { manifest } = model;
   const { plan } = memory;
+  const { bitCapacity, scaleCapacity } = arenaCapacity(memory, expertCapacity);
   return {
     architecture: manifest.architecture,
     tables: manifest.tables,
@@ -127,9 +145,9 @@ function nativeOptions(model: MoeModel, config: EngineConfig, memory: EngineMemo
     contextLength: plan.contextLength,
     kv: { type: config.kvType, blockTokens: KV_BLOCK_TOKENS, blocks: plan.kvBlocks },
     arena: {
-      bitSlots: memory.bitSlots,
+      bitSlots: bitCapacity,
       bitSlotBytes: manifest.geometry.bitBytes,
-      scaleSlots: memory.scaleSlots,
+      scaleSlots: scaleCapacity,
       scaleSlotBytes: manifest.geometry.scaleBytes,
     },
     io: {

@@ -15,11 +15,16 @@ export class OpenSequences {
   readonly #waiting: Sequence[] = [];
   readonly #running: Sequence[] = [];
 
+  /** True while memory is too short for more than what is open. */
+  readonly #isPaused: () => boolean;
+
   constructor(
     blocks: KvBlocks,
     limits: { readonly maxSequences: number; readonly maxQueued: number },
     now: () => number,
+    isPaused: () => boolean = () => false,
   ) {
+    this.#isPaused = isPaused;
     this.#blocks = blocks;
     this.#limits = limits;
     this.#now = now;
@@ -87,6 +92,19 @@ export class OpenSequences {
     }
   }
 
+  /** Sequences that came last give their blocks back and wait, until no more are in use than may be. */
+  shedBlocks(): void {
+    while (this.#blocks.used > this.#blocks.limit && this.#running.length > 1) this.#preempt();
+  }
+
+  /** Blocks with which each open sequence could go on by itself. */
+  leastBlocks(): number {
+    let most = 0;
+    for (const { tokens } of this.#running) most = Math.max(most, tokens.length);
+    for (const { tokens } of this.#waiting) most = Math.max(most, tokens.length);
+    return most === 0 ? 0 : Math.ceil((most + 1) / this.#blocks.blockTokens);
+  }
+
   /** Takes a sequence off the lists and gives its blocks back. */
   close(sequence: Sequence): void {
     for (const list of [this.#waiting, this.#running]) {
@@ -111,6 +129,8 @@ export class OpenSequences {
   }
 
   #hasRoomFor(sequence: Sequence): boolean {
+    // One runs however short memory is: the floor is made for it.
+    if (this.#running.length > 0 && this.#isPaused()) return false;
     return (
       this.#running.length < this.#limits.maxSequences &&
       this.#hasRoomForLogits(sequence) &&

@@ -13,19 +13,29 @@ import type { Mode, Precision } from './types.js';
 /** Policies kept: a server's requests name few numbers of bits, and making one takes a millisecond. */
 const KEPT_MAX = 64;
 
+/** Mean bits that elastic requests have at least: the knee of routed mode's frontier (docs/elastic.md). */
+export const DEFAULT_FLOOR_BITS = 2.5;
+const FLOOR_BITS_MIN = 2.1;
+
 export class Policies {
   readonly #model: PrecisionModel;
   readonly #mode: Mode;
-  readonly #bits: number;
+  readonly #bits: Readonly<Record<'routed' | 'elastic', number>>;
   readonly #exact: LevelPolicy;
   readonly #kept = new Map<number, LevelPolicy>();
 
-  /** @param bits of routed requests that name none; null for {@link DEFAULT_MEAN_BITS}, or less at a low full level. */
+  /**
+   * @param bits of requests that name none. Null: of routed ones {@link DEFAULT_MEAN_BITS}, or less at a low full level;
+   * of elastic ones {@link DEFAULT_FLOOR_BITS}.
+   */
   constructor(model: PrecisionModel, mode: Mode, bits: number | null) {
     const full = model.levels.at(-1)!;
     this.#model = model;
     this.#mode = mode;
-    this.#bits = bits ?? Math.min(DEFAULT_MEAN_BITS, (full + nextLevel(model.levels, full)) / 2);
+    this.#bits = {
+      routed: bits ?? Math.min(DEFAULT_MEAN_BITS, (full + nextLevel(model.levels, full)) / 2),
+      elastic: bits ?? DEFAULT_FLOOR_BITS,
+    };
     this.#exact = fixedLevel(full);
   }
 
@@ -33,8 +43,12 @@ export class Policies {
   of(precision: Precision = {}): LevelPolicy {
     const { policy, bits } = precision;
     if (policy !== undefined) return this.#checked(policy);
-    if ((precision.mode ?? this.#mode) === 'exact') return this.#exact;
-    return this.#ofBits(bits ?? this.#bits);
+    const mode = precision.mode ?? this.#mode;
+    if (mode === 'exact') return this.#exact;
+    const wanted = bits ?? this.#bits[mode];
+    if (mode === 'routed') return this.#ofBits(wanted);
+    // At level 2 throughout there would be no price to compare with, and answers nobody wants.
+    return { ...this.#ofBits(Math.max(wanted, FLOOR_BITS_MIN)), isElastic: true };
   }
 
   #ofBits(bits: number): LevelPolicy {

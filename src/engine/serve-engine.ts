@@ -9,6 +9,8 @@ import type { EngineEvent } from './types.js';
 
 export type EngineLine = Line<FromEngine, ToEngine>;
 
+const WATCH_EVERY_MS = 500;
+
 /** Gathers what a step emits, so that it crosses to the client in one message. */
 export class StepOutput implements EngineSink {
   readonly #line: EngineLine;
@@ -57,11 +59,14 @@ export async function serveEngine(
     wake();
   };
   line.on('message', onMessage);
+  // What memory there is may change while nobody asks for anything.
+  const watch = setInterval(() => wake(), WATCH_EVERY_MS);
   try {
     while (!isClosing) {
       const ran = engine.hasWork && engine.step();
+      const isTending = !ran && engine.tend();
       output.flush();
-      if (ran) {
+      if (ran || isTending) {
         await afterMessages();
       } else if (!isClosing) {
         await new Promise<void>((resolve) => {
@@ -80,6 +85,7 @@ export async function serveEngine(
     error.stack = (cause as Error).stack ?? '';
     line.postMessage({ kind: 'broken', error: errorToWire(error) });
   } finally {
+    clearInterval(watch);
     line.off('message', onMessage);
   }
 }
@@ -110,6 +116,9 @@ function answer(
         break;
       case 'metrics':
         reply(engine.metrics());
+        break;
+      case 'memory':
+        reply(engine.memory(message.budgetBytes));
         break;
       case 'collectImportance':
         native.collectImportance(message.on, message.width);

@@ -5,12 +5,12 @@
 import type { LevelPolicy } from '../experts/precision.js';
 import type { IoBackend, Isa, KvType, Level } from '../native/binding.js';
 
-export type Mode = 'exact' | 'routed';
+export type Mode = 'exact' | 'routed' | 'elastic';
 
 /** At how many bits one request runs; what is absent falls to the engine's configuration. */
 export interface Precision {
   readonly mode?: Mode;
-  /** Mean bits a weight that `routed` aims at. */
+  /** Mean bits a weight that `routed` aims at, and below which `elastic` never falls. */
   readonly bits?: number;
   /** Exactly these levels in place of mode and bits: for measurements. Levels are of the model, up to the full one. */
   readonly policy?: LevelPolicy;
@@ -27,8 +27,14 @@ export interface EngineConfig {
   /** The full level; null for the model's default. */
   readonly level: Level | null;
   readonly mode: Mode;
-  /** Mean bits of `routed` requests that name none; null for three, or less where the full level is lower. */
+  /** Mean bits of requests that name none, see Policies; null for the default of the mode. */
   readonly meanBits: number | null;
+  /** Tokens a second that `elastic` holds for each answer where it can; null for the least waiting worth its bits. */
+  readonly targetTps: number | null;
+  /** Fixes the price of `elastic`, 0 to 1, in place of its governor: measurements only. */
+  readonly elasticPrice?: number;
+  /** Eviction by least recent use in place of the shipped rule: measurements only. */
+  readonly evictsLru?: boolean;
   /** Positions of one sequence at most; null for what the budget affords up to the model's own. */
   readonly contextLength: number | null;
   readonly kvType: KvType;
@@ -136,6 +142,29 @@ export interface MemoryPlan {
   readonly expertCount: number;
 }
 
+/** Where the memory is now, and what was done to keep it there. */
+export interface MemoryState {
+  /** As configured, and as far as the machine allows: less only for `reason`. */
+  readonly budgetBytes: number;
+  readonly allowedBytes: number;
+  readonly reason: string | null;
+  /** The least budget that holds what is open now. */
+  readonly floorBytes: number;
+  readonly rssBytes: number;
+  /** False while memory beyond the budget is still being given back. */
+  readonly isSettled: boolean;
+  /** The ledger: bytes by part; KV as far as it was ever written. Their sum is what is allowed. */
+  readonly parts: Readonly<Record<'dense' | 'kv' | 'experts' | 'scratch' | 'runtime' | 'unused', number>>;
+  /** KV blocks that may be in use. */
+  readonly kvBlocks: number;
+  /** Since start: times the number of slots changed, planes and experts dropped for it, bytes given back and moved. */
+  readonly resizes: number;
+  readonly shedPlanes: number;
+  readonly shedExperts: number;
+  readonly givenBackBytes: number;
+  readonly movedBytes: number;
+}
+
 export interface EngineInfo {
   readonly modelName: string;
   readonly family: string;
@@ -180,6 +209,10 @@ export interface EngineMetrics {
   readonly budgetBytes: number;
   readonly rssBytes: number;
   readonly peakRssBytes: number;
+  /** Null for an engine over a fixed number of slots. */
+  readonly memory: MemoryState | null;
+  /** What a missing bit costs in mode `elastic` now: 0 buys all, 1 none above the floors. */
+  readonly elasticPrice: number;
   /** Of decode steps only: for figures per token. */
   readonly decode: {
     readonly hits: number;
@@ -231,5 +264,10 @@ export interface EngineClient {
   /** Routing weights since `collectImportance(true)`, counted by {@link WEIGHT_BINS}: [MoE layers, WEIGHT_BINS]. */
   routingWeights(): Promise<Float64Array>;
   metrics(): Promise<EngineMetrics>;
+  /**
+   * Sets the budget while answers go on, or asks for the state of the memory. Memory is given back within steps after
+   * the reply; exact answers stay as they are. Throws BUDGET_BELOW_FLOOR with the floor, and nothing has changed.
+   */
+  memory(budgetBytes?: number): Promise<MemoryState>;
   close(): Promise<void>;
 }

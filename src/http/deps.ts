@@ -16,6 +16,8 @@ export interface ServerDeps {
   /** null while it loads: the server listens before that, and says so. */
   readonly model: () => ServedModel | null;
   readonly metrics: ServerMetrics;
+  /** "2GiB", "60%" or "auto", for what the server was told at start, to bytes. Throws INVALID_REQUEST. */
+  readonly readBudget: (text: string) => number;
 }
 
 /** The model, or MODEL_LOADING for the client to come back. */

@@ -8,13 +8,14 @@ import type { ServerDeps } from './deps.js';
 import { errorAnswer, requestError } from './errors.js';
 import { parseJsonBody } from './json-body.js';
 import { answerNotHttp } from './not-http.js';
+import { budgetRoute } from './routes/budget.js';
 import { chatCompletionsRoute } from './routes/chat-completions.js';
 import { completionsRoute } from './routes/completions.js';
 import { healthRoute } from './routes/health.js';
 import { metricsRoute } from './routes/metrics.js';
 import { modelsRoute } from './routes/models.js';
 
-const ROUTES = [chatCompletionsRoute, completionsRoute, modelsRoute, healthRoute, metricsRoute];
+const ROUTES = [chatCompletionsRoute, completionsRoute, modelsRoute, healthRoute, metricsRoute, budgetRoute];
 
 /** Pages served from this machine: a chat app under development on any port. */
 const LOCAL_ORIGIN = /^https?:\/\/(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/;

@@ -3,7 +3,7 @@
  * scrape, counters of HTTP are kept here.
  */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
-import type { EngineInfo, EngineMetrics } from '../engine/types.js';
+import type { EngineInfo, EngineMetrics, MemoryState } from '../engine/types.js';
 
 interface EngineSeries {
   readonly name: string;
@@ -73,7 +73,25 @@ const ENGINE_SERIES: readonly EngineSeries[] = [
     (m) => m.kvBlocksUsed,
   ),
   gauge('moestro_kv_blocks_capacity', 'Blocks of the KV cache there are', (m) => m.kvBlocksTotal),
-  gauge('moestro_memory_budget_bytes', 'Memory the whole process may take (--budget)', (m) => m.budgetBytes),
+  gauge('moestro_memory_budget_bytes', 'Memory the whole process may take, as last configured', (m) => m.budgetBytes),
+  gauge(
+    'moestro_memory_allowed_bytes',
+    'The budget, or less while the machine or a control group has less to give',
+    (m) => m.memory?.allowedBytes ?? m.budgetBytes,
+  ),
+  gauge(
+    'moestro_elastic_price',
+    'What a missing bit costs in mode elastic: 0 buys every bit, 1 none above the floors',
+    (m) => m.elasticPrice,
+  ),
+  counter('moestro_memory_resizes_total', 'Times the number of slots was changed', (m) => m.memory?.resizes ?? 0),
+  counter('moestro_memory_shed_planes_total', 'Planes dropped to keep the budget', (m) => m.memory?.shedPlanes ?? 0),
+  counter('moestro_memory_shed_experts_total', 'Experts dropped to keep the budget', (m) => m.memory?.shedExperts ?? 0),
+  counter(
+    'moestro_memory_given_back_bytes_total',
+    'Memory given back to the system while running',
+    (m) => m.memory?.givenBackBytes ?? 0,
+  ),
   gauge('moestro_memory_rss_bytes', 'Memory the process takes now (resident set)', (m) => m.rssBytes),
   gauge(
     'moestro_memory_peak_rss_bytes',
@@ -126,6 +144,22 @@ export class ServerMetrics {
   }
 }
 
+function addLedger(registry: Registry, { parts, floorBytes }: MemoryState): void {
+  const ledger = new Gauge({
+    name: 'moestro_memory_ledger_bytes',
+    help: 'How the allowed memory is divided now; KV cache as far as it was ever written',
+    labelNames: ['part'],
+    registers: [registry],
+  });
+  for (const [part, bytes] of Object.entries(parts)) ledger.set({ part }, bytes);
+  const floor = new Gauge({
+    name: 'moestro_memory_floor_bytes',
+    help: 'The least budget that holds what is open now',
+    registers: [registry],
+  });
+  floor.set(floorBytes);
+}
+
 async function engineText(info: EngineInfo, metrics: EngineMetrics): Promise<string> {
   const registry = new Registry();
   for (const { name, help, kind, label, read } of ENGINE_SERIES) {
@@ -144,6 +178,7 @@ async function engineText(info: EngineInfo, metrics: EngineMetrics): Promise<str
   });
   for (const [part, bytes] of Object.entries({ dense, kv, experts, scratch, runtime, unused }))
     plan.set({ part }, bytes);
+  if (metrics.memory !== null) addLedger(registry, metrics.memory);
   const about = new Gauge({
     name: 'moestro_model_info',
     help: 'What is served and how; always 1',

@@ -64,6 +64,7 @@ const CONFIG: EngineConfig = {
   level: null,
   mode: 'exact',
   meanBits: null,
+  targetTps: null,
   contextLength: null,
   kvType: 'f16',
   chunkTokens: 512,

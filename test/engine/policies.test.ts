@@ -75,3 +75,17 @@ describe('WeightCounts', () => {
     ]);
   });
 });
+
+describe('elastic policies', () => {
+  const model = precisionModel([2, 3, 4, 8], 4, {}, null, { expertCount: 16, topK: 4, normTopK: true }, 2);
+
+  it('are the floors of routed at as many bits, marked as such, and never level 2 throughout', () => {
+    const policies = new Policies(model, 'elastic', null);
+    const asked = policies.of({ mode: 'elastic', bits: 3 });
+    expect(asked.isElastic).toBe(true);
+    expect(asked.thresholds).toEqual(policies.of({ mode: 'routed', bits: 3 }).thresholds);
+    expect(policies.of().thresholds).toEqual(policies.of({ mode: 'routed', bits: 2.5 }).thresholds);
+    expect(policies.of({ bits: 2 }).thresholds.every(Number.isFinite)).toBe(true);
+    expect(policies.of({ mode: 'exact' }).isElastic).toBeUndefined();
+  });
+});

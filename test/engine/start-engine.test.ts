@@ -52,6 +52,7 @@ const start = (more: Partial<EngineConfig> = {}) =>
     level: 8,
     mode: 'exact',
     meanBits: null,
+    targetTps: null,
     contextLength: 256,
     kvType: 'f16',
     chunkTokens: 64,

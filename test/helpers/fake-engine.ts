@@ -3,6 +3,7 @@ import { Engine } from '../../src/engine/engine.js';
 import type { EngineSink } from '../../src/engine/engine-sink.js';
 import type { ForwardModel } from '../../src/engine/forward.js';
 import { KV_BLOCK_TOKENS } from '../../src/engine/memory-plan.js';
+import type { Pressure } from '../../src/engine/memory-watch.js';
 import { type EngineEvent, type GenerateRequest, GREEDY, type Mode } from '../../src/engine/types.js';
 import type { MoestroError } from '../../src/errors.js';
 import type { PlanSettings } from '../../src/experts/plan-settings.js';
@@ -53,7 +54,25 @@ export interface FakeEngineOptions {
   readonly faultRanges?: readonly number[];
   readonly settings?: PlanSettings;
   readonly now?: () => number;
+  /** Keeps a budget of so many bytes for experts; `experts` is where they start. */
+  readonly keptExpertBytes?: number;
+  readonly readPressure?: () => Pressure;
+  readonly elasticPrice?: number;
 }
+
+/** What the toy model takes beside its experts, whose records are 20 KiB: the keeper's margin, and KV blocks. */
+export const TOY_RUNTIME_BYTES = 4 << 20;
+export const TOY_KV_BLOCK_BYTES = 4 << 10;
+export const CALM: Pressure = {
+  limitBytes: Number.POSITIVE_INFINITY,
+  availableBytes: 2 ** 33,
+  totalBytes: 2 ** 34,
+  stalledShare: 0,
+  majorFaults: 0,
+};
+/** The budget in which `expertBytes` are left for experts while `kvBlocks` are in use. */
+export const toyBudget = (expertBytes: number, kvBlocks = 0): number =>
+  Math.ceil(((TOY_RUNTIME_BYTES + (12 << 20) + kvBlocks * TOY_KV_BLOCK_BYTES + expertBytes) * 256) / 255) + 1;
 
 export interface Outcome {
   readonly events: EngineEvent[];
@@ -83,6 +102,7 @@ export function fakeEngine(options: FakeEngineOptions = {}, sink?: EngineSink) {
   const kvBlocks = options.kvBlocks ?? 16;
   const maxLogitRows = options.maxLogitRows ?? 2;
   const bitSlots = experts * level + (options.extraBitSlots ?? 0);
+  const isKept = options.keptExpertBytes !== undefined;
   const native = new FakeNativeEngine(
     {
       architecture,
@@ -93,9 +113,9 @@ export function fakeEngine(options: FakeEngineOptions = {}, sink?: EngineSink) {
       contextLength,
       kv: { type: 'f16', blockTokens: KV_BLOCK_TOKENS, blocks: kvBlocks },
       arena: {
-        bitSlots,
+        bitSlots: isKept ? total * level : bitSlots,
         bitSlotBytes: TOY_GEOMETRY.bitBytes,
-        scaleSlots: experts,
+        scaleSlots: isKept ? total : experts,
         scaleSlotBytes: TOY_GEOMETRY.scaleBytes,
       },
       io: {
@@ -138,7 +158,7 @@ export function fakeEngine(options: FakeEngineOptions = {}, sink?: EngineSink) {
     levels: TOY_LEVELS,
     memory: {
       plan: {
-        total: 1 << 30,
+        total: isKept ? toyBudget(options.keptExpertBytes) : 1 << 30,
         dense: 0,
         kv: 0,
         experts: 0,
@@ -155,6 +175,20 @@ export function fakeEngine(options: FakeEngineOptions = {}, sink?: EngineSink) {
       bitSlots,
       scaleSlots: experts,
       maxLogitRows,
+      shape: {
+        dense: 0,
+        scratch: 0,
+        kvBlockBytes: TOY_KV_BLOCK_BYTES,
+        kvBlocks,
+        kvBlocksMin: 1,
+        level,
+        meanLevel: level,
+        bitBytes: TOY_GEOMETRY.bitBytes,
+        scaleBytes: TOY_GEOMETRY.scaleBytes,
+        expertsMin: 2 * architecture.topK,
+        expertsMax: total,
+        expertCount: total,
+      },
     },
     mode: options.mode ?? 'exact',
     meanBits: null,
@@ -174,7 +208,17 @@ export function fakeEngine(options: FakeEngineOptions = {}, sink?: EngineSink) {
     },
     now: options.now ?? (() => ++clock),
     drawSeed: () => 5,
-    rss: () => ({ rssBytes: 1, peakRssBytes: 2 }),
+    rss: () => ({ rssBytes: native.slotBytes, peakRssBytes: 2 }),
+    ...(isKept
+      ? {
+          keep: {
+            runtimeBytes: TOY_RUNTIME_BYTES,
+            expertCapacity: total,
+            readPressure: options.readPressure ?? (() => CALM),
+          },
+        }
+      : {}),
+    ...(options.elasticPrice === undefined ? {} : { elasticPrice: options.elasticPrice }),
     ...(options.settings === undefined ? {} : { settings: options.settings }),
   });
   /** Steps until nothing runs, with every rule of residency checked after each. */

@@ -29,7 +29,12 @@ async function realServer(changes: Partial<EngineConfig> = {}): Promise<RealServ
   const opened = await openModel({ ...config, ...changes }, GREEDY);
   const served: ServedModel = { id: 'pocket', createdSeconds: 0, generator: opened.generator };
   const settings = serverConfig({ port: 0, logLevel: 'silent', bodyLimit: '1MiB' }, {});
-  const app = await createServer({ config: settings, model: () => served, metrics: new ServerMetrics() });
+  const app = await createServer({
+    config: settings,
+    model: () => served,
+    metrics: new ServerMetrics(),
+    readBudget: Number,
+  });
   await app.listen({ host: '127.0.0.1', port: 0 });
   return { app, opened, port: (app.server.address() as AddressInfo).port };
 }

@@ -2,6 +2,7 @@
 import { request as httpRequest } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { FastifyInstance } from 'fastify';
+import { parseBytes } from '../../src/bytes.js';
 import { type ServerConfig, samplingConfig, serverConfig } from '../../src/config.js';
 import type {
   EngineClient,
@@ -122,6 +123,29 @@ export const METRICS: EngineMetrics = {
   budgetBytes: 100 << 20,
   rssBytes: 90 << 20,
   peakRssBytes: 95 << 20,
+  elasticPrice: 0.25,
+  memory: {
+    budgetBytes: 100 << 20,
+    allowedBytes: 100 << 20,
+    reason: null,
+    floorBytes: 60 << 20,
+    rssBytes: 90 << 20,
+    isSettled: true,
+    parts: {
+      dense: 20 << 20,
+      kv: 5 << 20,
+      experts: 40 << 20,
+      scratch: 10 << 20,
+      runtime: 20 << 20,
+      unused: 5 << 20,
+    },
+    kvBlocks: 32,
+    resizes: 2,
+    shedPlanes: 7,
+    shedExperts: 3,
+    givenBackBytes: 1 << 20,
+    movedBytes: 1 << 19,
+  },
   decode: { hits: 1, misses: 2, missedBytes: 3, bytesRead: 4, stallMs: 5 },
   decodeScriptMs: 6,
 };
@@ -186,6 +210,10 @@ export function scriptedEngine(script: Script): ScriptedEngine {
     importance: () => Promise.reject(new Error('not scripted')),
     routingWeights: () => Promise.reject(new Error('not scripted')),
     metrics: async () => METRICS,
+    memory: async (budgetBytes) => ({
+      ...METRICS.memory!,
+      ...(budgetBytes === undefined ? {} : { budgetBytes, allowedBytes: budgetBytes }),
+    }),
     close: async () => undefined,
   };
   return engine;
@@ -228,6 +256,8 @@ export async function testServer(
   const generator = new TextGenerator(engine, byteText, { capacity: options.capacity ?? 20, defaults });
   const metrics = new ServerMetrics();
   const app = await createServer({
+    // As src/cli/serve.ts does it, for a server that was told 100 MiB.
+    readBudget: (text) => (text === 'auto' ? 100 << 20 : parseBytes(text, 'budget', 0)),
     config: { ...serverConfig({ logLevel: 'silent' }, {}), ...options.config },
     model: () => (options.isLoading ? null : { id: 'scripted', createdSeconds: 1_700_000_000, generator }),
     metrics,

@@ -210,3 +210,34 @@ describe('createServer()', () => {
     expect(response.body).not.toContain('moestro_expert_hits_total');
   });
 });
+
+describe('/v1/moestro/budget', () => {
+  it('tells where the memory is and takes a new budget in words or bytes', async () => {
+    const app = await server();
+    const told = await app.inject({ url: '/v1/moestro/budget' });
+    expect(told.json()).toMatchObject({
+      object: 'moestro.budget',
+      budget_bytes: 100 << 20,
+      allowed_bytes: 100 << 20,
+      floor_bytes: 60 << 20,
+      settled: true,
+      parts: { experts: 40 << 20 },
+    });
+    const set = async (budget: unknown) =>
+      (await app.inject({ method: 'POST', url: '/v1/moestro/budget', payload: { budget } })).json();
+    expect(await set('80MiB')).toMatchObject({ budget_bytes: 80 << 20 });
+    expect(await set(90 << 20)).toMatchObject({ budget_bytes: 90 << 20 });
+    expect(await set('auto')).toMatchObject({ budget_bytes: 100 << 20 });
+  });
+
+  it('asks for a key as the other routes do, and for a budget it understands', async () => {
+    const app = await server({ config: { apiKeys: ['k'] } });
+    const post = (payload: object, headers = {}) =>
+      app.inject({ method: 'POST', url: '/v1/moestro/budget', payload, headers });
+    expect((await post({ budget: '80MiB' })).statusCode).toBe(401);
+    const key = { authorization: 'Bearer k' };
+    expect((await post({}, key)).statusCode).toBe(400);
+    expect((await post({ budget: -5 }, key)).statusCode).toBe(400);
+    expect((await post({ budget: '80MiB' }, key)).statusCode).toBe(200);
+  });
+});

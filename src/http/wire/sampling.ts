@@ -36,7 +36,7 @@ export const SAMPLING_FIELDS = {
   moestro: {
     type: 'object',
     properties: {
-      mode: { type: 'string', enum: ['exact', 'routed'] },
+      mode: { type: 'string', enum: ['exact', 'routed', 'elastic'] },
       bits: { type: 'number', minimum: 2, maximum: 8 },
     },
   },
