@@ -3,6 +3,13 @@
  * see text only; the engine below sees token ids only.
  */
 
+import { randomBytes } from 'node:crypto';
+import { addForcedTexts } from './constrain/forced.js';
+import { compileFormat, type FormatSource } from './constrain/format.js';
+import type { FormatProgram } from './constrain/program.js';
+import { withToolPrompt } from './constrain/tool-prompt.js';
+import { type ToolEvent, ToolReader } from './constrain/tool-reader.js';
+import { HERMES } from './constrain/tool-rules.js';
 import type {
   EngineClient,
   EngineInfo,
@@ -29,18 +36,10 @@ export type ModelMemory = MemoryState;
 const LOGPROB_FLOOR = -9999;
 
 /** What the text of an answer must be, whole: checked and compiled before anything runs. */
-export type Format = {
+export type Format = FormatSource & {
   /** The request's own name for it, for errors: "response_format.json_schema.schema". */
   readonly param: string;
-} & (
-  | { readonly kind: 'json_object' }
-  /** JSON Schema, the subset of docs/constrained.md. */
-  | { readonly kind: 'json_schema'; readonly schema: unknown }
-  /** ECMAScript; the whole text has to match. */
-  | { readonly kind: 'regex'; readonly pattern: string }
-  /** GBNF as llama.cpp writes it, from the rule "root". */
-  | { readonly kind: 'grammar'; readonly source: string }
-);
+};
 
 export interface Tool {
   readonly name: string;
@@ -130,6 +129,10 @@ export class TextGenerator {
   /** No prompt of more characters (UTF-16 units) can fit the context. */
   readonly #charactersMax: number;
   #underWay = 0;
+  readonly #forcing = {
+    encode: (text: string) => this.#text.encode(text, { special: false, addBos: false }),
+    tokenBytes: (id: number) => this.#text.tokenBytes(id),
+  };
 
   constructor(
     engine: EngineClient,
@@ -167,7 +170,11 @@ export class TextGenerator {
     }));
     const characters = messages.reduce((sum, { content }) => sum + (content?.length ?? 0) + 1, 0);
     this.#checkCharacters(characters + (tools.length > 0 ? JSON.stringify(described).length : 0), 'messages');
-    return this.#checked(this.#text.encodeChat(messages, { kwargs, tools: described }), 'messages');
+    if (this.#text.knowsTools ?? true) {
+      return this.#checked(this.#text.encodeChat(messages, { kwargs, tools: described }), 'messages');
+    }
+    const told = withToolPrompt(messages, described, HERMES);
+    return this.#checked(this.#text.encodeChat(told, { kwargs }), 'messages');
   }
 
   /** Plain text to prompt ids; special tokens written in it count as such. Throws CONTEXT_LENGTH_EXCEEDED. */
@@ -207,19 +214,13 @@ export class TextGenerator {
    *
    * @param signal ends all of them within one step.
    * @returns events with the number of their job. To be iterated at once, or the signal aborted.
-   * @throws {MoestroError} QUEUE_FULL, before anything has started; while iterating what the engine throws.
+   * @throws {MoestroError} QUEUE_FULL, UNSUPPORTED_FORMAT, before anything has started; while iterating what the engine throws.
    */
   start(
     jobs: readonly Job[],
     signal: AbortSignal,
   ): AsyncGenerator<{ readonly index: number; readonly value: AnswerEvent }, void, void> {
-    const shaped = jobs.find(({ options }) => options.format !== undefined || options.toolUse !== undefined)?.options;
-    if (shaped !== undefined) {
-      const param = shaped.format?.param ?? 'tools';
-      throw new MoestroError('UNSUPPORTED_PARAMETER', `Cannot use "${param}": not supported, needed it to be absent`, {
-        param,
-      });
-    }
+    const compiled = jobs.map((job) => ({ job, program: this.#programOf(job.options) }));
     if (this.#underWay + jobs.length > this.capacity) {
       throw new MoestroError(
         'QUEUE_FULL',
@@ -234,10 +235,10 @@ export class TextGenerator {
       held = false;
     };
     signal.addEventListener('abort', release, { once: true });
-    return this.#run(jobs, signal, release);
+    return this.#run(compiled, signal, release);
   }
 
-  async *#run(jobs: readonly Job[], signal: AbortSignal, release: () => void) {
+  async *#run(jobs: readonly CompiledJob[], signal: AbortSignal, release: () => void) {
     const left = new AbortController();
     const either = AbortSignal.any([signal, left.signal]);
     try {
@@ -250,7 +251,7 @@ export class TextGenerator {
   }
 
   async *#answer(
-    { promptIds, options, continuesText = false }: Job,
+    { job: { promptIds, options, continuesText = false }, program }: CompiledJob,
     signal: AbortSignal,
   ): AsyncGenerator<AnswerEvent, void, void> {
     signal.throwIfAborted();
@@ -264,8 +265,10 @@ export class TextGenerator {
       stopTokenIds: this.#text.eosTokenIds,
       sampling: options.sampling,
       ...(options.precision === undefined ? {} : { precision: options.precision }),
+      ...(program === null ? {} : { format: program }),
     };
     const writer = new AnswerWriter(this.#text, options, continuesText);
+    const calls = options.toolUse === undefined ? null : new CallWriter();
     const events = this.#engine.generate(request, signal)[Symbol.asyncIterator]();
     let isOpen = true;
     try {
@@ -277,13 +280,14 @@ export class TextGenerator {
             break;
           case 'token': {
             const delta = writer.push(event);
-            if (delta !== null) yield delta;
+            if (delta !== null) yield* calls === null ? [delta] : calls.push(delta);
             if (writer.isStopped) {
               isOpen = false;
               // The engine hears that nobody wants more, and says what the answer took.
               const ended: IteratorResult<unknown, unknown> | undefined = await events.return?.();
               const usage = (ended?.value as Usage | undefined) ?? usageUntil(promptIds.length, writer.tokenCount);
-              yield { kind: 'finish', reason: 'stop', usage };
+              if (calls !== null) yield* calls.flush();
+              yield { kind: 'finish', reason: calls?.reason('stop') ?? 'stop', usage };
               return;
             }
             break;
@@ -291,8 +295,10 @@ export class TextGenerator {
           case 'finish': {
             isOpen = false;
             const rest = writer.end();
-            if (rest !== null) yield rest;
-            yield { kind: 'finish', reason: writer.isStopped ? 'stop' : event.reason, usage: event.usage };
+            if (rest !== null) yield* calls === null ? [rest] : calls.push(rest);
+            if (calls !== null) yield* calls.flush();
+            const reason = writer.isStopped ? 'stop' : event.reason;
+            yield { kind: 'finish', reason: calls?.reason(reason) ?? reason, usage: event.usage };
             return;
           }
           default:
@@ -303,6 +309,33 @@ export class TextGenerator {
       throw new MoestroError('ENGINE_CLOSED', 'Cannot finish the answer: the engine ended it without a reason');
     } finally {
       if (isOpen) await events.return?.();
+    }
+  }
+
+  /** What the answer has to be, compiled; null where nothing is asked. */
+  #programOf({ format, toolUse }: AnswerOptions): FormatProgram | null {
+    if (format === undefined && toolUse === undefined) return null;
+    const { param, ...source } = format ?? { param: null };
+    const chosen = toolUse?.choice;
+    const named = typeof chosen === 'object' ? chosen.name : null;
+    const tools = toolUse?.tools.filter(({ name }) => named === null || name === named) ?? [];
+    const grammar =
+      toolUse === undefined
+        ? null
+        : {
+            marks: HERMES,
+            tools: tools.map(({ name, parameters }) => ({ name, parameters })),
+            isOptional: chosen === 'auto',
+            // A call of one tool that was asked for by name is one call.
+            isParallel: toolUse.parallel && named === null,
+          };
+    try {
+      return compileFormat('kind' in source ? source : null, grammar, (program) => addForcedTexts(program, this.#forcing));
+    } catch (error) {
+      if (!(error instanceof MoestroError)) throw error;
+      const { tool } = error.details;
+      const place = toolUse?.tools.find(({ name }) => name === tool)?.param ?? param ?? 'tools';
+      throw new MoestroError(error.code, error.message, { ...error.details, param: place }, error);
     }
   }
 
@@ -329,6 +362,61 @@ export class TextGenerator {
       );
     }
     return ids;
+  }
+}
+
+interface CompiledJob {
+  readonly job: Job;
+  readonly program: FormatProgram | null;
+}
+
+/** Text of an answer that may hold calls, to events of text and calls. */
+class CallWriter {
+  readonly #reader = new ToolReader(HERMES);
+  #call = -1;
+
+  *push({ text, tokens }: Extract<AnswerEvent, { kind: 'delta' }>): Generator<AnswerEvent, void, void> {
+    let reports = tokens;
+    for (const event of this.#reader.push(text)) {
+      if (event.kind !== 'text') {
+        yield* this.#told(event);
+        continue;
+      }
+      yield { kind: 'delta', text: event.text, tokens: reports };
+      reports = [];
+    }
+    // Tokens of calls are no content; those of text whose end is held back are.
+    if (reports.length > 0 && this.#call < 0) yield { kind: 'delta', text: '', tokens: reports };
+  }
+
+  *flush(): Generator<AnswerEvent, void, void> {
+    for (const event of this.#reader.flush()) yield* this.#told(event);
+  }
+
+  /** Calls that are whole end an answer in a way of their own. */
+  reason(reason: 'stop' | 'length'): 'stop' | 'length' | 'toolCalls' {
+    return reason === 'stop' && this.#reader.calls > 0 && this.#reader.isWhole ? 'toolCalls' : reason;
+  }
+
+  *#told(event: ToolEvent): Generator<AnswerEvent, void, void> {
+    switch (event.kind) {
+      case 'text':
+        yield { kind: 'delta', text: event.text, tokens: [] };
+        break;
+      case 'call':
+        yield {
+          kind: 'toolCall',
+          call: ++this.#call,
+          id: `call_${randomBytes(15).toString('base64url')}`,
+          name: event.name,
+        };
+        break;
+      case 'arguments':
+        yield { kind: 'toolArguments', call: this.#call, text: event.text };
+        break;
+      default:
+        event satisfies never;
+    }
   }
 }
 

@@ -15,9 +15,10 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   index: ['generate', 'open-model'],
   http: ['generate'],
   'open-model': ['generate', 'text', 'engine', 'model'],
-  generate: ['text'],
+  generate: ['constrain', 'text'],
+  constrain: [],
   eval: ['text', 'engine', 'model'],
-  engine: ['experts', 'model', 'native'],
+  engine: ['constrain', 'experts', 'model', 'native'],
   experts: [],
   text: [],
   model: ['native'],
@@ -32,7 +33,7 @@ const EXCEPTIONS: readonly string[] = [
 ];
 
 /** Plain data that crosses borders, types and constants without code: free to import. */
-const CONTRACTS = ['engine/types.ts', 'text/types.ts', 'model/manifest.ts'];
+const CONTRACTS = ['constrain/program.ts', 'engine/types.ts', 'text/types.ts', 'model/manifest.ts'];
 /** The addon's surface: its types are free, what it loads is not. */
 const BINDING = 'native/binding.ts';
 

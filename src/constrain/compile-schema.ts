@@ -21,12 +21,16 @@ export interface SchemaOptions {
   readonly isOneOfLoose?: boolean;
 }
 
+const OBJECT: Located = { schema: { type: 'object' }, pointer: '#/(object)' };
 const ANYTHING: readonly Located[] = [];
 /** Properties that one object names, and patterns of names, at most. */
 const PROPERTIES_MAX = 1_000;
 const PATTERNS_MAX = 4;
-/** Values of a range that are written out one by one, and the largest divisor that digits are followed for. */
+/** Values of a range that are written out one by one; and divisors that digits are followed for, with all their rests. */
 const MULTIPLES_MAX = 1_000;
+const DIVISOR_MAX = 100;
+/** Digits of multiples at most: whole numbers that a double holds exactly. */
+const MULTIPLE_DIGITS = 15;
 
 /**
  * @returns rules of which the first is the value of the whole schema.
@@ -51,11 +55,12 @@ export class SchemaCompiler {
     this.#reserve('the whole text', 'the whole text');
   }
 
-  /** Adds a schema; the expression is its value. */
-  add(schema: unknown): Expression {
+  /** Adds a schema; the expression is its value, which is an object where `isObject` says so. */
+  add(schema: unknown, isObject = false): Expression {
     const document = new SchemaDocument(schema);
     const prefix = `${this.#documents++}`;
-    const value = this.#valueOf(document, [document.root], prefix);
+    const parts = isObject ? [document.root, OBJECT] : [document.root];
+    const value = this.#valueOf(document, parts, prefix);
     for (let next = this.#open.pop(); next !== undefined; next = this.#open.pop()) {
       this.#expressions[next.rule] = this.#compile(next.document, next.parts, prefix);
     }
@@ -198,9 +203,9 @@ export class SchemaCompiler {
     const divisors = multiplesOf.filter(({ value }) => !(type === 'integer' && value === 1));
     if (divisors.length > 0) {
       const { value, pointer: place } = divisors[0]!;
-      const isWhole = Number.isInteger(value) && value <= MULTIPLES_MAX;
+      const isWhole = Number.isInteger(value) && value <= Number.MAX_SAFE_INTEGER;
       if (divisors.length > 1 || !isWhole) {
-        throw refuseFormat(place, `multiples of ${value}`, `one whole number up to ${MULTIPLES_MAX}`);
+        throw refuseFormat(place, `multiples of ${value}`, 'one whole number');
       }
       return multiples(BigInt(value), wholeAbove(low), wholeBelow(high), place);
     }
@@ -399,8 +404,9 @@ function multiples(divisor: bigint, low: bigint | null, high: bigint | null, pla
     }
   }
   const isPositive = low !== null && low >= 0n && low <= divisor;
-  if (high !== null || (low !== null && !isPositive)) {
-    throw refuseFormat(place, 'multiples beside bounds that are far apart', `up to ${MULTIPLES_MAX} of them, or no bounds`);
+  if (high !== null || divisor > BigInt(DIVISOR_MAX) || (low !== null && !isPositive)) {
+    const needed = `at most ${MULTIPLES_MAX} of them between two bounds, or a divisor up to ${DIVISOR_MAX} without bounds`;
+    throw refuseFormat(place, `multiples of ${divisor}`, needed);
   }
   const digits = divisibleDigits(Number(divisor));
   return choice([
@@ -409,13 +415,19 @@ function multiples(divisor: bigint, low: bigint | null, high: bigint | null, pla
   ]);
 }
 
-/** Digits of the multiples of a number, from 1 on: a state a rest. At most 18, as of other whole numbers. */
+/** Digits of the multiples of a number, from 1 on: a state for each rest and number of digits. */
 function divisibleDigits(divisor: number): Expression {
   const edges: Graph['edges'][number][] = [];
   for (let digit = 0; digit < 10; ++digit) {
     const by = literal(String(digit));
     if (digit > 0) edges.push({ from: 0, by, to: 1 + (digit % divisor) });
-    for (let rest = 0; rest < divisor; ++rest) edges.push({ from: 1 + rest, by, to: 1 + ((rest * 10 + digit) % divisor) });
+    for (let count = 1; count < MULTIPLE_DIGITS; ++count) {
+      const from = 1 + (count - 1) * divisor;
+      for (let rest = 0; rest < divisor; ++rest) {
+        edges.push({ from: from + rest, by, to: from + divisor + ((rest * 10 + digit) % divisor) });
+      }
+    }
   }
-  return { kind: 'graph', graph: { states: divisor + 1, edges, accepts: [1] } };
+  const accepts = Array.from({ length: MULTIPLE_DIGITS }, (_, count) => 1 + count * divisor);
+  return { kind: 'graph', graph: { states: 1 + MULTIPLE_DIGITS * divisor, edges, accepts } };
 }

@@ -7,6 +7,7 @@ import { utf8 } from './code-points.js';
 import { compileSchema, SchemaCompiler } from './compile-schema.js';
 import type { Rules } from './expression.js';
 import { compileGrammar } from './gbnf.js';
+import { literals } from './literals.js';
 import type { FormatProgram } from './program.js';
 import { refuseFormat } from './refuse.js';
 import { parseRegex } from './regex.js';
@@ -19,6 +20,8 @@ export type FormatSource =
   | { readonly kind: 'json_schema'; readonly schema: unknown }
   /** ECMAScript; the whole text has to match. */
   | { readonly kind: 'regex'; readonly pattern: string }
+  /** One of these texts. */
+  | { readonly kind: 'choice'; readonly texts: readonly string[] }
   /** GBNF as llama.cpp writes it, from the rule "root". */
   | { readonly kind: 'grammar'; readonly source: string };
 
@@ -64,6 +67,8 @@ export function formatRules(format: FormatSource | null): Rules {
         expressions: [regexExpression(parseRegex(format.pattern, 'the regex', true), utf8)],
         names: ['the regex'],
       };
+    case 'choice':
+      return { expressions: [literals(format.texts)], names: ['the texts'] };
     case 'grammar':
       return compileGrammar(format.source);
     default:

@@ -107,6 +107,11 @@ export class Machine {
     return this.#place(new Map([[this.end, members]]), false);
   }
 
+  /** As `alone`, for a state that reads. */
+  inState(state: number): Place {
+    return this.alone([member(state, 0)]);
+  }
+
   /** The only byte that can follow, or -1. */
   forcedByte(place: Place): number {
     if (place.forced !== -2) return place.forced;

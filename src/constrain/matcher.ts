@@ -3,8 +3,8 @@ import { LRUCache } from 'lru-cache';
 import { MoestroError } from '../errors.js';
 import { Machine, type Place } from './machine.js';
 import { Masks, type TokenMask } from './masks.js';
-import type { FormatProgram } from './program.js';
-import { type TokenBytes, TokenTrie } from './token-trie.js';
+import type { FormatProgram, TokenBytes } from './program.js';
+import { TokenTrie } from './token-trie.js';
 
 /** Machines kept for formats that come again; some 2 MB each at most. Sequences under way keep theirs. */
 const MACHINES_MAX = 8;
@@ -95,7 +95,13 @@ export class Matcher {
   /** Tokens that are the only way on, as the tokenizer would split them; often none. Reads nothing. */
   forced(): readonly number[] {
     if (this.#forced.size === 0) return [];
-    return this.#forced.get(forcedText(this.#machine, this.#place)) ?? [];
+    const text = forcedText(this.#machine, this.#place);
+    // Texts were looked for rule by rule; here they may go on past the end of one.
+    for (let length = text.length; length > 1; --length) {
+      const tokenIds = this.#forced.get(text.slice(0, length));
+      if (tokenIds !== undefined) return tokenIds;
+    }
+    return [];
   }
 }
 

@@ -1,4 +1,4 @@
-/** A compiled format as it crosses to the engine thread: flat arrays of an automaton over bytes, with calls. */
+/** What crosses to the engine thread: a compiled format as flat arrays of an automaton over bytes, and the vocabulary. */
 
 /** What a state does. */
 export const STATE = {
@@ -51,4 +51,11 @@ export interface ForcedText {
   /** Bytes as characters U+0000 to U+00FF. */
   readonly bytes: string;
   readonly tokenIds: readonly number[];
+}
+
+/** Token i is bytes[offsets[i] .. offsets[i + 1]); empty ones (special tokens) are never part of a format. */
+export interface TokenBytes {
+  readonly bytes: Uint8Array;
+  /** Uint32Array [tokens + 1]. */
+  readonly offsets: Uint32Array;
 }

@@ -2,13 +2,7 @@
  * The vocabulary as a tree of bytes, laid out in the order of a walk: whether an automaton takes a beginning is asked once
  * for all tokens that share it, and a refused beginning skips all of them in one step (as in llguidance's toktrie).
  */
-
-/** Token i is bytes[offsets[i] .. offsets[i + 1]); empty ones (special tokens) are never part of a format. */
-export interface TokenBytes {
-  readonly bytes: Uint8Array;
-  /** Uint32Array [tokens + 1]. */
-  readonly offsets: Uint32Array;
-}
+import type { TokenBytes } from './program.js';
 
 export class TokenTrie {
   readonly vocabSize: number;

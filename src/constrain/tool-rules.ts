@@ -8,6 +8,7 @@ import { SchemaCompiler } from './compile-schema.js';
 import { bytes, choice, EMPTY, type Expression, type Graph, literal, repeat, type Rules, rule, sequence } from './expression.js';
 import type { FormatSource } from './format.js';
 import { formatRules } from './format.js';
+import { MoestroError } from '../errors.js';
 import { refuseFormat } from './refuse.js';
 
 /** What stands around the parts of a call; the arguments are JSON. */
@@ -49,7 +50,7 @@ export const CALLS_MAX = 16;
 export function toolRules({ marks, tools, isOptional, isParallel }: ToolGrammar, format: FormatSource | null): Rules {
   const compiler = new SchemaCompiler({ isOneOfLoose: true });
   const calls = tools.map(({ name, parameters }) => {
-    const value = compiler.add(parameters ?? { type: 'object' });
+    const value = addTool(compiler, name, parameters);
     return sequence([literal(JSON.stringify(name).slice(1, -1) + marks.afterName), value]);
   });
   if (calls.length === 0) throw refuseFormat('tools', 'none', 'at least one');
@@ -60,6 +61,16 @@ export function toolRules({ marks, tools, isOptional, isParallel }: ToolGrammar,
   if (!isOptional) return compiler.rules(begun);
   if (format === null) return compiler.rules(textThen(marks.begin, all));
   return joined(compiler.rules(begun), formatRules(format));
+}
+
+/** Errors name the tool beside the place in its schema. */
+function addTool(compiler: SchemaCompiler, tool: string, parameters: unknown): Expression {
+  try {
+    return compiler.add(parameters ?? {}, true);
+  } catch (error) {
+    if (!(error instanceof MoestroError)) throw error;
+    throw new MoestroError(error.code, `${error.message}, in tool "${tool}"`, { ...error.details, tool }, error);
+  }
 }
 
 /** Any text without `mark`; the mark may follow it, and then `rest` does. */

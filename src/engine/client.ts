@@ -1,5 +1,6 @@
 /** The engine as other threads see it: requests become messages, messages become async iterables and promises. */
 import { Worker } from 'node:worker_threads';
+import type { TokenBytes } from '../constrain/program.js';
 import { MoestroError } from '../errors.js';
 import { workerFile } from '../worker-file.js';
 import { Answer, type Listener } from './answer.js';
@@ -30,12 +31,13 @@ const WORKER_YOUNG_MIB = 4;
 /**
  * Starts the engine thread and loads the model.
  *
+ * @param tokenBytes of the model's vocabulary, in shared memory: for requests with a format. Without it those are refused.
  * @throws {MoestroError} what opening and planning throw (MODEL_INVALID, MODEL_CORRUPT, BUDGET_BELOW_FLOOR,
  * INVALID_CONFIG, OUT_OF_MEMORY, IO_ERROR, ADDON_MISSING), or ENGINE_FAILED when the thread dies.
  */
-export function startEngine(config: EngineConfig): Promise<EngineClient> {
+export function startEngine(config: EngineConfig, tokenBytes?: TokenBytes): Promise<EngineClient> {
   const worker = new Worker(workerFile(import.meta.url, './worker.js'), {
-    workerData: config,
+    workerData: { config, tokenBytes },
     name: 'engine',
     // The thread inherits no loader of the process: it runs compiled files.
     execArgv: [],

@@ -3,6 +3,8 @@
  * them), so it runs the same over the addon and over a scripted one.
  */
 
+import { Formats, type Matcher } from '../constrain/matcher.js';
+import type { TokenBytes } from '../constrain/program.js';
 import { MoestroError } from '../errors.js';
 import type { ChooseVictim } from '../experts/eviction/choose-victim.js';
 import { DEFAULT_STALL_SHARE, type GovernorGoal, nextPrice, priceInHurry } from '../experts/governor.js';
@@ -41,6 +43,8 @@ export interface EngineParts {
   readonly elasticPrice?: number;
   readonly maxSequences: number;
   readonly maxQueued: number;
+  /** Of the vocabulary, for requests with a format. */
+  readonly tokenBytes?: TokenBytes;
   readonly sink: EngineSink;
   /** Milliseconds, monotonic. */
   readonly now: () => number;
@@ -90,6 +94,7 @@ export class Engine {
   /** See governor.ts. */
   #price: number;
   #stepStarted = 0;
+  readonly #formats: Formats | null;
   #step = 0;
 
   constructor(parts: EngineParts) {
@@ -98,6 +103,7 @@ export class Engine {
     this.#parts = parts;
     this.#goal = { targetTps: parts.targetTps ?? null, stallShare: DEFAULT_STALL_SHARE };
     this.#price = parts.elasticPrice ?? 1;
+    this.#formats = parts.tokenBytes === undefined ? null : new Formats(parts.tokenBytes);
     this.#policies = new Policies(model.precision, parts.mode, parts.meanBits);
     this.residency = new Residency({
       layers: model.moeLayers.length,
@@ -199,9 +205,20 @@ export class Engine {
         maxTokens: Math.min(request.maxTokens ?? room, room),
         stopTokenIds: new Set(request.stopTokenIds),
         sampler: new Sampler(request.sampling, this.#parts.drawSeed(), this.#scratch),
+        matcher: this.#matcherOf(request),
+        mayJump: request.sampling.topLogprobs === null,
         evaluation: null,
         submittedMs: this.#parts.now(),
       }),
+    );
+  }
+
+  #matcherOf({ format }: GenerateRequest): Matcher | null {
+    if (format === undefined) return null;
+    if (this.#formats !== null) return this.#formats.open(format);
+    throw new MoestroError(
+      'INVALID_REQUEST',
+      'Cannot keep to a format: the engine was started without the bytes of its tokens',
     );
   }
 
@@ -220,6 +237,8 @@ export class Engine {
         maxTokens: 0,
         stopTokenIds: new Set(),
         sampler: null,
+        matcher: null,
+        mayJump: false,
         evaluation: new Evaluation(from, tokenIds.length - from, this.#limits.vocabSize),
         submittedMs: this.#parts.now(),
       }),

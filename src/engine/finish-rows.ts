@@ -1,10 +1,13 @@
 /** The end of a step: logits where they are needed, a token from each, and the ends of sequences. */
+import type { Matcher } from '../constrain/matcher.js';
+import { MoestroError } from '../errors.js';
 import type { NativeEngine } from '../native/binding.js';
 import type { Batch } from './batch.js';
 import type { EngineSink } from './engine-sink.js';
 import type { Evaluation } from './evaluation.js';
 import type { OpenSequences } from './open-sequences.js';
 import type { Sequence } from './sequence.js';
+import type { EngineEvent } from './types.js';
 
 export interface RowFinisherParts {
   readonly native: NativeEngine;
@@ -81,24 +84,64 @@ export class RowFinisher {
     return nativeMs;
   }
 
+  /** A format that cannot go on ends its own sequence. */
   #sample(sequence: Sequence, logits: Float32Array): void {
-    const { sink, contextLength } = this.#parts;
+    try {
+      this.#next(sequence, logits);
+    } catch (error) {
+      if (!(error instanceof MoestroError) || error.code !== 'FORMAT_FAILED') throw error;
+      this.#parts.open.close(sequence);
+      this.#parts.sink.failed(sequence.id, error);
+    }
+  }
+
+  #next(sequence: Sequence, logits: Float32Array): void {
+    const { matcher, sampler } = sequence;
     if (sequence.maxTokens === 0) {
       this.#finish(sequence, 'length');
       return;
     }
-    const { tokenId, logprob, topLogprobs } = sequence.sampler!.sample(logits, sequence.tokens);
+    if (matcher !== null) {
+      if (matcher.mustEnd) {
+        this.#finish(sequence, 'stop');
+        return;
+      }
+      // An answer may begin with what it has to.
+      if (sequence.generated === 0 && this.#jump(sequence, matcher)) return;
+    }
+    const allowed = matcher === null ? null : { mask: matcher.mask(), mayEnd: matcher.mayEnd };
+    const { tokenId, logprob, topLogprobs } = sampler!.sample(logits, sequence.tokens, allowed, sequence.stopTokenIds);
     sequence.sampled(this.#parts.now());
     if (sequence.stopTokenIds.has(tokenId)) {
       this.#finish(sequence, 'stop');
       return;
     }
-    sequence.tokens.push(tokenId);
-    ++sequence.unread;
-    sink.event(sequence.id, { kind: 'token', tokenId, logprob, topLogprobs });
-    if (sequence.generated >= sequence.maxTokens || sequence.tokens.length >= contextLength()) {
-      this.#finish(sequence, 'length');
+    matcher?.accept(tokenId);
+    if (this.#write(sequence, { kind: 'token', tokenId, logprob, topLogprobs })) return;
+    if (matcher === null) return;
+    if (matcher.mustEnd) this.#finish(sequence, 'stop');
+    else this.#jump(sequence, matcher);
+  }
+
+  /** Writes the tokens that are the only way on. True when there were some. */
+  #jump(sequence: Sequence, matcher: Matcher): boolean {
+    const forced = sequence.mayJump ? matcher.forced() : [];
+    if (forced.length > 0) sequence.sampled(this.#parts.now());
+    for (const tokenId of forced) {
+      matcher.accept(tokenId);
+      if (this.#write(sequence, { kind: 'token', tokenId, logprob: null, topLogprobs: [] })) break;
     }
+    return forced.length > 0;
+  }
+
+  /** True when the sequence is at its end with this token. */
+  #write(sequence: Sequence, event: Extract<EngineEvent, { kind: 'token' }>): boolean {
+    sequence.tokens.push(event.tokenId);
+    ++sequence.unread;
+    this.#parts.sink.event(sequence.id, event);
+    if (sequence.generated < sequence.maxTokens && sequence.tokens.length < this.#parts.contextLength()) return false;
+    this.#finish(sequence, 'length');
+    return true;
   }
 
   /** Logits of `count` tokens of the batch from `first` on, which stand at `position` and after, as far as wanted. */

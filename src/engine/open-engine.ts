@@ -1,4 +1,5 @@
 /** From a configuration to an engine that is ready: open, plan the memory, load the dense weights. */
+import type { TokenBytes } from '../constrain/program.js';
 import { MoestroError } from '../errors.js';
 import { lru } from '../experts/eviction/lru.js';
 import { precisionModel } from '../experts/precision.js';
@@ -22,12 +23,14 @@ export interface OpenedEngine {
 /**
  * @param sink where the engine's events go.
  * @param createNative makes the native half: the addon's, or a scripted one in tests.
+ * @param tokenBytes of the vocabulary, for requests with a format.
  * @throws {MoestroError} as `startEngine` says.
  */
 export async function openEngine(
   config: EngineConfig,
   sink: EngineSink,
   createNative: (options: NativeEngineOptions) => NativeEngine = createFromAddon,
+  tokenBytes?: TokenBytes,
 ): Promise<OpenedEngine> {
   const model = await openMoe(config.modelPath);
   const { manifest } = model;
@@ -53,6 +56,7 @@ export async function openEngine(
     ...(config.elasticPrice === undefined ? {} : { elasticPrice: config.elasticPrice }),
     maxSequences: config.maxSequences,
     maxQueued: config.maxQueued,
+    ...(tokenBytes === undefined ? {} : { tokenBytes }),
     sink,
     now: () => performance.now(),
     drawSeed: () => Math.floor(Math.random() * 2 ** 53),
@@ -79,7 +83,7 @@ export async function openEngine(
   };
 }
 
-function createFromAddon(options: NativeEngineOptions): NativeEngine {
+export function createFromAddon(options: NativeEngineOptions): NativeEngine {
   const addon = loadAddon();
   const { detected } = addon.cpuFeatures();
   if (options.isa !== undefined && !detected.includes(options.isa)) {

@@ -1,10 +1,11 @@
 /**
- * Logits to the next token. Steps in this order: logit bias, penalties, then greedy (temperature 0: the highest, the
+ * Logits to the next token. Steps in this order: logit bias, penalties, the mask of a format, then greedy (temperature 0: the highest, the
  * lower id among equals) or temperature, min-p, top-k, top-p and one draw.
  *
  * Vocabularies have 150,000 tokens and few of them matter, so nothing is sorted: tokens far below the best are left out
  * first, and only as many of the rest are taken in order, from a heap, as top-k and top-p ask for.
  */
+import type { TokenMask } from '../constrain/masks.js';
 import { Random } from './random.js';
 import type { Sampling, TokenLogprob } from './types.js';
 
@@ -20,6 +21,14 @@ export interface Sampled {
   readonly logprob: number | null;
   readonly topLogprobs: readonly TokenLogprob[];
 }
+
+/** What a format leaves of the vocabulary, and whether the answer may end here. */
+export interface Allowed {
+  readonly mask: TokenMask;
+  readonly mayEnd: boolean;
+}
+
+const NO_STOPS: ReadonlySet<number> = new Set();
 
 /** Working memory for one vocabulary, shared by all sequences of an engine. */
 export class SamplerScratch {
@@ -49,8 +58,14 @@ export class Sampler {
   /**
    * @param logits Float32Array [vocabSize]; changed in place by bias and penalties.
    * @param tokens prompt and answer so far.
+   * @param allowed the only tokens that may be drawn, beside those of `stops` where the answer may end; null for all.
    */
-  sample(logits: Float32Array, tokens: readonly number[]): Sampled {
+  sample(
+    logits: Float32Array,
+    tokens: readonly number[],
+    allowed: Allowed | null = null,
+    stops: ReadonlySet<number> = NO_STOPS,
+  ): Sampled {
     const { topLogprobs } = this.#sampling;
     const logZ = topLogprobs === null ? 0 : logSumExp(logits);
     const best = topLogprobs === null ? [] : topTokens(logits, topLogprobs, logZ);
@@ -58,7 +73,10 @@ export class Sampler {
     const touched = new Map<number, number>();
     applyBias(logits, this.#sampling, touched);
     applyPenalties(logits, this.#sampling, tokens, touched);
-    const tokenId = this.#sampling.temperature > 0 ? this.#draw(logits) : argmax(logits);
+    const first = allowed === null ? 0 : restrict(logits, allowed, stops);
+    const drawn = this.#sampling.temperature > 0 ? this.#draw(logits) : argmax(logits);
+    // Logits that are no numbers leave no best one: then the first that may stand here.
+    const tokenId = logits[drawn]! > Number.NEGATIVE_INFINITY ? drawn : first;
     const raw = touched.get(tokenId) ?? logits[tokenId]!;
     return { tokenId, logprob: topLogprobs === null ? null : raw - logZ, topLogprobs: best };
   }
@@ -124,6 +142,28 @@ export function argmax(logits: Float32Array): number {
     }
   }
   return best;
+}
+
+/** Takes all others out. Returns the lowest id that is left. */
+function restrict(logits: Float32Array, { mask, mayEnd }: Allowed, stops: ReadonlySet<number>): number {
+  const kept: [number, number][] = [];
+  // Tokens that end the answer may be in the vocabulary as text too; whether they may stand here is not the mask's to say.
+  for (const id of stops) if (mayEnd && id >= 0 && id < logits.length) kept.push([id, logits[id]!]);
+  let first = kept[0]?.[0] ?? 0;
+  if (mask.kind === 'few') {
+    for (const id of mask.ids) if (id < logits.length && !stops.has(id)) kept.push([id, logits[id]!]);
+    logits.fill(Number.NEGATIVE_INFINITY);
+    first = kept[0]?.[0] ?? 0;
+  } else {
+    const { bits } = mask;
+    for (let id = logits.length - 1; id >= 0; --id) {
+      if ((bits[id >>> 5]! >>> (id & 31)) & 1) first = id;
+      else logits[id] = Number.NEGATIVE_INFINITY;
+    }
+    for (const id of stops) if (id >= 0 && id < logits.length) logits[id] = Number.NEGATIVE_INFINITY;
+  }
+  for (const [id, logit] of kept) logits[id] = logit;
+  return first;
 }
 
 function applyBias(logits: Float32Array, sampling: Sampling, touched: Map<number, number>): void {

@@ -1,4 +1,5 @@
 /** One request's tokens and where it stands: waiting, running, done. Owned by engine.ts. */
+import type { Matcher } from '../constrain/matcher.js';
 import type { MoestroError } from '../errors.js';
 import type { LevelPolicy } from '../experts/precision.js';
 import type { Evaluation } from './evaluation.js';
@@ -20,6 +21,10 @@ export interface SequenceOptions {
   readonly stopTokenIds: ReadonlySet<number>;
   /** Null for a sequence that only evaluates its prompt. */
   readonly sampler: Sampler | null;
+  /** Where the answer stands in its format; null where it has none. */
+  readonly matcher: Matcher | null;
+  /** Whether tokens that are the only way on may be written without logits of their own. */
+  readonly mayJump: boolean;
   /** Null for a sequence that generates. */
   readonly evaluation: Evaluation | null;
   readonly submittedMs: number;
@@ -35,6 +40,8 @@ export class Sequence implements Runnable {
   readonly maxTokens: number;
   readonly stopTokenIds: ReadonlySet<number>;
   readonly sampler: Sampler | null;
+  readonly matcher: Matcher | null;
+  readonly mayJump: boolean;
   readonly evaluation: Evaluation | null;
   /** Tokens whose keys and values are in the KV cache. */
   computed = 0;
@@ -62,6 +69,8 @@ export class Sequence implements Runnable {
     this.maxTokens = options.maxTokens;
     this.stopTokenIds = options.stopTokenIds;
     this.sampler = options.sampler;
+    this.matcher = options.matcher;
+    this.mayJump = options.mayJump;
     this.evaluation = options.evaluation;
     this.#submittedMs = options.submittedMs;
   }

@@ -2,6 +2,7 @@
  * What crosses the border of the engine: token ids in, token ids out, plain data all of it (it travels between
  * threads). Text is not known here.
  */
+import type { FormatProgram } from '../constrain/program.js';
 import type { LevelPolicy } from '../experts/precision.js';
 import type { IoBackend, Isa, KvType, Level } from '../native/binding.js';
 
@@ -93,6 +94,8 @@ export interface GenerateRequest {
   readonly stopTokenIds: readonly number[];
   readonly sampling: Sampling;
   readonly precision?: Precision;
+  /** What the answer has to be; needs an engine that was given the bytes of its tokens. */
+  readonly format?: FormatProgram;
 }
 
 export interface TokenLogprob {

@@ -1,8 +1,9 @@
 /** The engine thread: opens the model named in workerData, says so, and serves until it is told to close. */
 import assert from 'node:assert/strict';
 import { parentPort, workerData } from 'node:worker_threads';
+import type { TokenBytes } from '../constrain/program.js';
 import { errorToWire } from './messages.js';
-import { openEngine } from './open-engine.js';
+import { createFromAddon, openEngine } from './open-engine.js';
 import type { EngineLine } from './serve-engine.js';
 import { StepOutput, serveEngine } from './serve-engine.js';
 import type { EngineConfig } from './types.js';
@@ -16,7 +17,8 @@ const line: EngineLine = {
 };
 try {
   const output = new StepOutput(line);
-  const { engine, native, info } = await openEngine(workerData as EngineConfig, output);
+  const { config, tokenBytes } = workerData as { readonly config: EngineConfig; readonly tokenBytes?: TokenBytes };
+  const { engine, native, info } = await openEngine(config, output, createFromAddon, tokenBytes);
   line.postMessage({ kind: 'ready', info });
   await serveEngine(line, engine, native, output);
 } catch (error) {

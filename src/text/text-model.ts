@@ -33,6 +33,7 @@ class FileTextModel implements TextModel {
   readonly eosTokenIds: readonly number[];
   readonly bosTokenId: number | null;
   readonly hasChatTemplate: boolean;
+  readonly knowsTools: boolean;
   private readonly addsBos: boolean;
   private readonly tokenizer: Tokenizer;
   private readonly templates: ChatTemplates;
@@ -45,6 +46,8 @@ class FileTextModel implements TextModel {
     this.vocabSize = this.tokenizer.vocabulary.size;
     this.templates = readChatTemplates(config.chat_template, jinjaFile);
     this.hasChatTemplate = this.templates.size > 0;
+    // A template that never asks for them ignores them.
+    this.knowsTools = [...this.templates.values()].some((source) => /\btools\b/.test(source));
     this.templateTokens = readTemplateTokens(config);
     this.specials = this.tokenizer.addedTokens.filter((token) => token.isSpecial).map((token) => token.content);
     const idOf = (content: string | undefined): number | null =>

@@ -16,6 +16,8 @@ export interface TextModel {
   readonly eosTokenIds: readonly number[];
   readonly bosTokenId: number | null;
   readonly hasChatTemplate: boolean;
+  /** Whether the chat template tells the model of tools; true when absent. */
+  readonly knowsTools?: boolean;
   /** Messages to prompt text by the model's chat template. Throws TEMPLATE_FAILED with the template's own message. */
   renderChat(
     messages: readonly ChatMessage[],

@@ -21,7 +21,7 @@ export function chatCompletionsRoute(app: FastifyInstance, deps: ServerDeps): vo
     const ignored = unknownProperties(CHAT_SCHEMA, request.body as object);
     if (ignored.length > 0) request.log.debug({ ignored }, 'fields that are not known here');
 
-    const promptIds = generator.promptFromChat(chat.messages, chat.templateKwargs);
+    const promptIds = generator.promptFromChat(chat.messages, chat.templateKwargs, chat.tools);
     const jobs = Array.from({ length: chat.choices }, (_, choice) => ({
       promptIds,
       options: optionsOfChoice(chat.options, choice),
@@ -39,6 +39,7 @@ async function wholeAnswer(answers: Answers, frame: Frame, chat: ChatRequest) {
   const parts = Array.from({ length: chat.choices }, () => ({
     content: '',
     tokens: [] as TokenReport[],
+    calls: [] as { id: string; type: 'function'; function: { name: string; arguments: string } }[],
     reason: 'stop' as 'stop' | 'length' | 'toolCalls',
   }));
   const usages: AnswerUsage[] = [];
@@ -47,6 +48,10 @@ async function wholeAnswer(answers: Answers, frame: Frame, chat: ChatRequest) {
     if (value.kind === 'delta') {
       part.content += value.text;
       part.tokens.push(...value.tokens);
+    } else if (value.kind === 'toolCall') {
+      part.calls.push({ id: value.id, type: 'function', function: { name: value.name, arguments: '' } });
+    } else if (value.kind === 'toolArguments') {
+      part.calls[value.call]!.function.arguments += value.text;
     } else if (value.kind === 'finish') {
       part.reason = value.reason;
       usages.push(value.usage);
@@ -55,15 +60,24 @@ async function wholeAnswer(answers: Answers, frame: Frame, chat: ChatRequest) {
   const wantsLogprobs = chat.options.sampling.topLogprobs !== null;
   return {
     ...frame,
-    choices: parts.map(({ content, tokens, reason }, index) => ({
+    choices: parts.map(({ content, tokens, calls, reason }, index) => ({
       index,
-      message: { role: 'assistant', content, refusal: null },
+      message: {
+        role: 'assistant',
+        // An answer that is nothing but calls has no content.
+        content: calls.length > 0 && content === '' ? null : content,
+        refusal: null,
+        ...(calls.length === 0 ? {} : { tool_calls: calls }),
+      },
       logprobs: wantsLogprobs ? chatLogprobs(tokens) : null,
-      finish_reason: reason,
+      finish_reason: finishReason(reason),
     })),
     usage: usageBody(usages),
   };
 }
+
+const finishReason = (reason: 'stop' | 'length' | 'toolCalls'): string =>
+  reason === 'toolCalls' ? 'tool_calls' : reason;
 
 /** Chunks of a stream: role, text, finish of each choice, then the usage when it was asked for. */
 async function* answerChunks(answers: Answers, frame: Frame, chat: ChatRequest): AsyncGenerator<object, void, void> {
@@ -93,9 +107,14 @@ async function* answerChunks(answers: Answers, frame: Frame, chat: ChatRequest):
     }
     if (value.kind === 'delta') {
       yield chunk(index, { content: value.text }, null, value.tokens);
-    } else if (value.kind === 'finish') {
+    } else if (value.kind === 'toolCall') {
+      const { call, id, name } = value;
+      yield chunk(index, { tool_calls: [{ index: call, id, type: 'function', function: { name, arguments: '' } }] });
+    } else if (value.kind === 'toolArguments') {
+      yield chunk(index, { tool_calls: [{ index: value.call, function: { arguments: value.text } }] });
+    } else {
       usages.push(value.usage);
-      yield chunk(index, {}, value.reason);
+      yield chunk(index, {}, finishReason(value.reason));
     }
   }
   if (chat.includeUsage) yield { ...frame, choices: [], usage: usageBody(usages) };

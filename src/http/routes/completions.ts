@@ -71,7 +71,7 @@ async function wholeAnswer(answers: Answers, frame: Frame, request: CompletionRe
       text,
       index,
       logprobs: topLogprobs === null ? null : completionLogprobs(tokens, topLogprobs > 0),
-      finish_reason: reason,
+      finish_reason: reason === 'length' ? 'length' : 'stop',
     })),
     usage: usageBody(usages, request.prompts.length),
   };

@@ -1,9 +1,10 @@
 /** The body of /v1/chat/completions: its schema, and what it means. */
 import type { XStatic } from 'typebox/schema';
 import { MoestroError } from '../../errors.js';
-import type { AnswerOptions, Message } from '../../generate.js';
+import type { AnswerOptions, Format, Message, Tool, ToolUse } from '../../generate.js';
 import { check, invalid, shown } from '../check.js';
 import { answerOptions, choiceCount, type ModelLimits, SAMPLING_FIELDS, unsupported } from './sampling.js';
+import { responseFormat, TOOL_FIELDS, toolUse } from './tools.js';
 
 const ROLES = ['system', 'developer', 'user', 'assistant', 'tool', 'function'] as const;
 
@@ -35,9 +36,7 @@ export const CHAT_SCHEMA = {
     reasoning_effort: { type: 'string' },
     chat_template_kwargs: { type: 'object' },
     modalities: { type: 'array', items: {} },
-    response_format: { type: 'object', properties: { type: { type: 'string' } } },
-    tools: { type: 'array', items: {} },
-    tool_choice: { anyOf: [{ type: 'string' }, { type: 'object' }] },
+    ...TOOL_FIELDS,
     functions: { type: 'array', items: {} },
     function_call: { anyOf: [{ type: 'string' }, { type: 'object' }] },
   },
@@ -50,6 +49,8 @@ export interface ChatRequest {
   readonly messages: readonly Message[];
   readonly templateKwargs: Readonly<Record<string, unknown>>;
   readonly options: AnswerOptions;
+  /** What the model is told of. */
+  readonly tools: readonly Tool[];
   readonly choices: number;
   readonly stream: boolean;
   readonly includeUsage: boolean;
@@ -60,6 +61,8 @@ export interface ChatRequest {
 export function readChatRequest(json: unknown, limits: ModelLimits): ChatRequest {
   const body = check(CHAT_SCHEMA, json);
   refuseUnsupported(body);
+  const format = responseFormat(body);
+  const tools = toolUse(body);
   const maxTokens = body.max_completion_tokens ?? body.max_tokens ?? body.n_predict;
   if (maxTokens === 0) {
     const path = body.max_completion_tokens === 0 ? 'max_completion_tokens' : 'max_tokens';
@@ -68,7 +71,8 @@ export function readChatRequest(json: unknown, limits: ModelLimits): ChatRequest
   return {
     messages: body.messages.map(readMessage),
     templateKwargs: templateKwargs(body),
-    options: answerOptions(body, topLogprobs(body), limits, maxTokens, needsForm(body)),
+    options: shaped(answerOptions(body, topLogprobs(body), limits, maxTokens, needsForm(body)), format, tools),
+    tools: tools?.tools ?? [],
     choices: choiceCount(body.n, limits),
     stream: body.stream === true,
     includeUsage: body.stream_options?.include_usage === true,
@@ -87,6 +91,18 @@ export function needsForm(body: Pick<ChatBody, 'response_format' | 'tools' | 'fu
     (body.tools?.length ?? 0) + (body.functions?.length ?? 0) > 0 ||
     body.messages.some(({ role, tool_calls }) => role === 'tool' || role === 'function' || tool_calls !== undefined)
   );
+}
+
+/** The form of the answer joins the rest. @throws {MoestroError} INVALID_REQUEST for two formats at once. */
+function shaped(options: AnswerOptions, format: Format | undefined, tools: ToolUse | undefined): AnswerOptions {
+  if (format !== undefined && options.format !== undefined) {
+    throw invalid('response_format', `it beside "${options.format.param}"`, 'one of them');
+  }
+  return {
+    ...options,
+    ...(format === undefined ? {} : { format }),
+    ...(tools === undefined ? {} : { toolUse: tools }),
+  };
 }
 
 function topLogprobs(body: ChatBody): number | null {
@@ -116,15 +132,9 @@ function refuseDeep(value: unknown, path: string, left = NESTING_MAX): void {
 }
 
 function refuseUnsupported(body: ChatBody): void {
-  const isOff = body.tool_choice === 'none' || body.function_call === 'none';
-  if (body.tools !== undefined && body.tools.length > 0 && !isOff) throw unsupported('tools', 'an empty list');
-  if (body.functions !== undefined && body.functions.length > 0 && !isOff) {
-    throw unsupported('functions', 'an empty list');
+  if (body.functions !== undefined && body.functions.length > 0 && body.function_call !== 'none') {
+    throw unsupported('functions', '"tools", their newer form');
   }
-  const choice = body.tool_choice;
-  if (choice !== undefined && choice !== 'none' && choice !== 'auto') throw unsupported('tool_choice', '"none"');
-  const format = body.response_format?.type;
-  if (format !== undefined && format !== 'text') throw unsupported('response_format.type', '"text"');
   const modality = body.modalities?.findIndex((item) => item !== 'text') ?? -1;
   if (modality >= 0) throw unsupported(`modalities[${modality}]`, '"text"');
 }

@@ -2,7 +2,7 @@
 
 import type { XStatic } from 'typebox/schema';
 import { MoestroError } from '../../errors.js';
-import { type AnswerOptions, precisionAsked, type TextGenerator } from '../../generate.js';
+import { type AnswerOptions, type Format, precisionAsked, type TextGenerator } from '../../generate.js';
 import { invalid, shown } from '../check.js';
 
 const STOP_COUNT_MAX = 64;
@@ -30,9 +30,13 @@ export const SAMPLING_FIELDS = {
   repetition_penalty: { type: 'number', minimum: 0.01, maximum: 10 },
   repeat_last_n: { type: 'integer', minimum: -1 },
   logit_bias: { type: 'object', additionalProperties: { type: 'number', minimum: -100, maximum: 100 } },
-  // Named so that asking for them is refused: an answer without the grammar would look right and be wrong.
-  grammar: {},
+  // llama.cpp's names, and vLLM's.
+  grammar: { type: 'string' },
   json_schema: {},
+  guided_grammar: { type: 'string' },
+  guided_json: {},
+  guided_regex: { type: 'string' },
+  guided_choice: { type: 'array', items: { type: 'string' }, minItems: 1 },
   moestro: {
     type: 'object',
     properties: {
@@ -73,10 +77,7 @@ export function answerOptions(
   maxTokens: number | undefined = body.max_tokens ?? body.n_predict,
   needsForm = false,
 ): AnswerOptions {
-  for (const path of ['grammar', 'json_schema'] as const) {
-    const value = body[path];
-    if (value !== undefined && value !== '') throw unsupported(path, 'it to be absent');
-  }
+  const format = plainFormat(body);
   const topK = body.top_k ?? defaults.topK;
   const { mode, bits } = body.moestro ?? {};
   const window = body.repeat_last_n ?? defaults.penaltyWindow;
@@ -97,8 +98,42 @@ export function answerOptions(
       seed: body.seed === undefined || body.seed === -1 ? null : unsigned(body.seed),
       topLogprobs,
     },
-    ...precisionAsked(mode ?? (needsForm && bits === undefined ? 'exact' : undefined), bits),
+    ...(format === undefined ? {} : { format }),
+    ...precisionAsked(mode ?? ((needsForm || format !== undefined) && bits === undefined ? 'exact' : undefined), bits),
   };
+}
+
+/** The format that one of the plain names asks for. @throws {MoestroError} INVALID_REQUEST for two of them. */
+function plainFormat(body: SamplingBody): Format | undefined {
+  const formats: Format[] = [];
+  for (const param of ['grammar', 'guided_grammar'] as const) {
+    const source = body[param];
+    // Clients that have no grammar send an empty one.
+    if (source !== undefined && source !== '') formats.push({ kind: 'grammar', source, param });
+  }
+  for (const param of ['json_schema', 'guided_json'] as const) {
+    const schema = body[param];
+    if (schema !== undefined && schema !== '') formats.push({ kind: 'json_schema', schema: schemaOf(schema, param), param });
+  }
+  if (body.guided_regex !== undefined) {
+    formats.push({ kind: 'regex', pattern: body.guided_regex, param: 'guided_regex' });
+  }
+  if (body.guided_choice !== undefined) {
+    formats.push({ kind: 'choice', texts: body.guided_choice, param: 'guided_choice' });
+  }
+  if (formats.length > 1) throw invalid(formats[1]!.param, `it beside "${formats[0]!.param}"`, 'one of them');
+  return formats[0];
+}
+
+/** vLLM's clients send the schema as an object or as its text. */
+function schemaOf(value: unknown, param: string): unknown {
+  if (typeof value !== 'string') return value;
+  try {
+    return JSON.parse(value);
+  } catch (cause) {
+    if (!(cause instanceof SyntaxError)) throw cause;
+    throw invalid(param, shown(value), 'a JSON Schema');
+  }
 }
 
 /** How many answers are wanted. */
