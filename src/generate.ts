@@ -4,8 +4,7 @@
  */
 
 import { randomBytes } from 'node:crypto';
-import { addForcedTexts } from './constrain/forced.js';
-import { compileFormat, type FormatSource } from './constrain/format.js';
+import { FormatCompiler, type FormatSource } from './constrain/format.js';
 import type { FormatProgram } from './constrain/program.js';
 import { withToolPrompt } from './constrain/tool-prompt.js';
 import { type ToolEvent, ToolReader } from './constrain/tool-reader.js';
@@ -129,10 +128,10 @@ export class TextGenerator {
   /** No prompt of more characters (UTF-16 units) can fit the context. */
   readonly #charactersMax: number;
   #underWay = 0;
-  readonly #forcing = {
-    encode: (text: string) => this.#text.encode(text, { special: false, addBos: false }),
-    tokenBytes: (id: number) => this.#text.tokenBytes(id),
-  };
+  readonly #compiler = new FormatCompiler({
+    encode: (text) => this.#text.encode(text, { special: false, addBos: false }),
+    tokenBytes: (id) => this.#text.tokenBytes(id),
+  });
 
   constructor(
     engine: EngineClient,
@@ -330,7 +329,7 @@ export class TextGenerator {
             isParallel: toolUse.parallel && named === null,
           };
     try {
-      return compileFormat('kind' in source ? source : null, grammar, (program) => addForcedTexts(program, this.#forcing));
+      return this.#compiler.compile('kind' in source ? source : null, grammar);
     } catch (error) {
       if (!(error instanceof MoestroError)) throw error;
       const { tool } = error.details;

@@ -174,6 +174,7 @@ class Builder {
     const min = Math.min(isNullable ? 0 : least, COUNT_MAX);
     const max = most > COUNT_MAX ? Number.POSITIVE_INFINITY : most;
     const rounds = max === Number.POSITIVE_INFINITY ? min : max;
+    if (sizeOf(body) === 0) return this.#sequence([]);
     if (rounds <= 1 || rounds * sizeOf(body) <= UNROLLED_MAX) return this.#unrolled(body, min, max);
     // One counter a rule at a time: what counts within a counted round moves into a rule of its own.
     if (this.#loop >= 0) return this.#part(this.#asRule({ kind: 'repeat', body, min, max }, min === 0));

@@ -8,6 +8,9 @@ import { PRODUCT_STATES_MAX } from './limits.js';
 import { refuseFormat } from './refuse.js';
 import type { Regex } from './regex.js';
 
+/** Different sets of characters in one pattern: each pair of them is compared. */
+const SETS_MAX = 256;
+
 export interface Condition {
   readonly regex: Regex;
   /** The text must not match. */
@@ -157,6 +160,7 @@ class CharacterNfa {
         const key = regex.set.join(';');
         let set = this.#setIndex.get(key);
         if (set === undefined) {
+          if (this.sets.length >= SETS_MAX) throw refuseFormat(this.#place, `over ${SETS_MAX} sets of characters`, 'fewer');
           set = this.sets.push(regex.set) - 1;
           this.#setIndex.set(key, set);
         }
@@ -177,7 +181,12 @@ class CharacterNfa {
         } else {
           for (let i = regex.min; i < regex.max; ++i) next = this.#state(-1, [this.#add(regex.body, next), then]);
         }
-        for (let i = 0; i < regex.min; ++i) next = this.#add(regex.body, next);
+        for (let i = 0; i < regex.min; ++i) {
+          const before = next;
+          next = this.#add(regex.body, next);
+          // A body that is the empty text: once is as often as ever.
+          if (next === before) break;
+        }
         return next;
       }
       case 'start':

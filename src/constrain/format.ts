@@ -6,11 +6,13 @@ import { regexExpression } from './code-point-automaton.js';
 import { utf8 } from './code-points.js';
 import { compileSchema, SchemaCompiler } from './compile-schema.js';
 import type { Rules } from './expression.js';
+import { addForcedTexts, type ForcedTokenizer } from './forced.js';
 import { compileGrammar } from './gbnf.js';
 import { literals } from './literals.js';
 import type { FormatProgram } from './program.js';
 import { refuseFormat } from './refuse.js';
 import { parseRegex } from './regex.js';
+import { DEPTH_MAX, depthOf } from './schema-document.js';
 import { type ToolGrammar, toolRules } from './tool-rules.js';
 
 /** What the text of an answer must be, whole. */
@@ -28,28 +30,43 @@ export type FormatSource =
 /** Programs kept for formats that come again, by their size in bytes. */
 const PROGRAM_BYTES_MAX = 8 << 20;
 
-const programs = new LRUCache<string, FormatProgram>({
-  maxSize: PROGRAM_BYTES_MAX,
-  sizeCalculation: programBytes,
-});
+/** Compiles the formats of one model, each once. */
+export class FormatCompiler {
+  readonly #programs = new LRUCache<string, FormatProgram>({
+    maxSize: PROGRAM_BYTES_MAX,
+    sizeCalculation: programBytes,
+  });
+  readonly #tokenizer: ForcedTokenizer;
+
+  /** @param tokenizer splits the texts that a format forces. */
+  constructor(tokenizer: ForcedTokenizer) {
+    this.#tokenizer = tokenizer;
+  }
+
+  /** As compileFormat, with the texts that are the only way on. */
+  compile(format: FormatSource | null, tools: ToolGrammar | null): FormatProgram {
+    const key = keyOf(format, tools);
+    const known = this.#programs.get(key);
+    if (known !== undefined) return known;
+    const program = addForcedTexts(compileFormat(format, tools), this.#tokenizer);
+    this.#programs.set(key, program);
+    return program;
+  }
+}
 
 /**
  * @param tools calls the answer may hold, or has to; null for none. The format is then that of an answer without calls.
- * @param addForced finds the texts that can be the only way on; called once per program.
  * @throws {MoestroError} UNSUPPORTED_FORMAT.
  */
-export function compileFormat(
-  format: FormatSource | null,
-  tools: ToolGrammar | null,
-  addForced: (program: FormatProgram) => FormatProgram = (program) => program,
-): FormatProgram {
-  const key = createHash('sha256').update(JSON.stringify([format, tools])).digest('base64url');
-  const known = programs.get(key);
-  if (known !== undefined) return known;
-  const rules = tools === null ? formatRules(format) : toolRules(tools, format);
-  const program = addForced(buildProgram(rules, key));
-  programs.set(key, program);
-  return program;
+export function compileFormat(format: FormatSource | null, tools: ToolGrammar | null): FormatProgram {
+  const key = keyOf(format, tools);
+  return buildProgram(tools === null ? formatRules(format) : toolRules(tools, format), key);
+}
+
+function keyOf(format: FormatSource | null, tools: ToolGrammar | null): string {
+  // Before it is written out by a function that calls itself.
+  if (depthOf([format, tools]) > DEPTH_MAX) throw refuseFormat('#', `JSON nested deeper than ${DEPTH_MAX}`, 'a flatter schema');
+  return createHash('sha256').update(JSON.stringify([format, tools])).digest('base64url');
 }
 
 export function formatRules(format: FormatSource | null): Rules {

@@ -41,6 +41,8 @@ function magnitudes(low: bigint, high: bigint): Expression {
 /** Digits between two numbers of the same length. */
 function sameLength(low: string, high: string): Expression {
   if (low === '') return sequence([]);
+  // Without this shortcut both ends would be followed down to the last digit, twice as many at each.
+  if (/^0*$/.test(low) && /^9*$/.test(high)) return anyDigits(low.length);
   const first = Number(low[0]);
   const last = Number(high[0]);
   const rest = low.length - 1;
@@ -140,6 +142,7 @@ const pad = (fraction: string): string => fraction.padEnd(FRACTION_DIGITS_MAX, '
 /** One to all digits of fractions between two of full length; what is left out counts as zeros. */
 function prefixes(low: string, high: string): Expression {
   if (low === '') return sequence([]);
+  if (/^0*$/.test(low) && /^9*$/.test(high)) return repeat(DIGIT, 1, low.length);
   const first = Number(low[0]);
   const last = Number(high[0]);
   const rest = low.length - 1;

@@ -14,7 +14,9 @@ export interface Located {
 export type Alternative = readonly { readonly schema: SchemaObject; readonly pointer: string }[];
 
 /** Levels of JSON in a schema at most. */
-const DEPTH_MAX = 256;
+export const DEPTH_MAX = 256;
+/** References and alternatives that lead to each other without a value in between. */
+const CHAIN_MAX = 256;
 /** Pairs of alternatives that are looked at in one document. */
 const STEPS_MAX = 100_000;
 
@@ -70,6 +72,7 @@ export class SchemaDocument {
     if (this.#open.has(pointer)) {
       throw refuseFormat(pointer, 'a reference that leads back to itself', 'a schema that some value ends');
     }
+    if (this.#open.size >= CHAIN_MAX) throw refuseFormat(pointer, `more than ${CHAIN_MAX} references in a row`, 'fewer');
     this.#open.add(pointer);
     let all: readonly Alternative[] = [[{ schema, pointer }]];
     if (schema.$ref !== undefined) {
@@ -133,7 +136,8 @@ function decodeFragment(text: string, place: string): string {
   }
 }
 
-function depthOf(value: unknown): number {
+/** Levels of a JSON value; stops counting above what a schema may have. */
+export function depthOf(value: unknown): number {
   let depth = 0;
   let level: unknown[] = [value];
   while (level.length > 0 && depth <= DEPTH_MAX) {

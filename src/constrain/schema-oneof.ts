@@ -6,11 +6,14 @@ import { refuseFormat } from './refuse.js';
 import type { Alternative, Located, SchemaDocument } from './schema-document.js';
 import { canonical, type Facts, readFacts } from './schema-facts.js';
 
+/** Each pair of branches is compared. */
+const BRANCHES_MAX = 64;
 /** How deep properties are looked into. */
 const DEPTH_MAX = 3;
 
 /** @throws {MoestroError} UNSUPPORTED_FORMAT naming two branches that may both hold. */
 export function checkExclusive(document: SchemaDocument, pointer: string, branches: readonly Located[]): void {
+  if (branches.length > BRANCHES_MAX) throw refuseFormat(pointer, `${branches.length} branches`, `at most ${BRANCHES_MAX}`);
   for (let i = 0; i < branches.length; ++i) {
     for (let j = 0; j < i; ++j) {
       if (exclude(document, [branches[j]!], [branches[i]!], DEPTH_MAX)) continue;

@@ -3,6 +3,7 @@
  * with its heaps; this decides all parts before anything is allocated, or says what the least budget would be.
  */
 import { formatBytes, formatBytesUp } from '../bytes.js';
+import { MASK_BYTES_PER_TOKEN } from '../constrain/masks.js';
 import { MoestroError } from '../errors.js';
 import { nextLevel } from '../experts/precision.js';
 import type { Architecture, Manifest } from '../model/manifest.js';
@@ -39,9 +40,15 @@ const RUNTIME_BASE_BYTES = 84 * MIB;
  */
 const RUNTIME_RESERVE_BYTES = 64 * MIB;
 
+/**
+ * What formats may take of it for each token of the vocabulary: the trie (13 bytes a node, 3.5 nodes a token in bench/mask-time.ts), its
+ * bytes and links, and the masks that are kept.
+ */
+const FORMAT_BYTES_PER_TOKEN = 48 + 12 + MASK_BYTES_PER_TOKEN;
+
 /** The share of Node.js in the budget, from the RSS of this process with everything loaded but the model. */
-export function runtimeBytes(rssBytes: number): number {
-  return Math.max(rssBytes, RUNTIME_BASE_BYTES) + RUNTIME_RESERVE_BYTES;
+export function runtimeBytes(rssBytes: number, vocabSize: number): number {
+  return Math.max(rssBytes, RUNTIME_BASE_BYTES) + RUNTIME_RESERVE_BYTES + vocabSize * FORMAT_BYTES_PER_TOKEN;
 }
 
 /** The plan and what the native engine needs to know to keep it. */

@@ -36,7 +36,7 @@ export async function openEngine(
   const { manifest } = model;
   const machine = readMachine();
   const budget = config.budgetBytes ?? defaultBudget(machine.availableBytes);
-  const memory = planMemory(manifest, config, runtimeBytes(machine.rssBytes), budget);
+  const memory = planMemory(manifest, config, runtimeBytes(machine.rssBytes, manifest.architecture.vocabSize), budget);
   const forwardModel = describeModel(model, config, memory);
   const expertCapacity = addressableExperts(memory);
   const native = createNative(nativeOptions(model, config, memory, expertCapacity));

@@ -62,6 +62,7 @@ export function readChatRequest(json: unknown, limits: ModelLimits): ChatRequest
   const body = check(CHAT_SCHEMA, json);
   refuseUnsupported(body);
   const format = responseFormat(body);
+  refuseDeep(body.tools, 'tools');
   const tools = toolUse(body);
   const maxTokens = body.max_completion_tokens ?? body.max_tokens ?? body.n_predict;
   if (maxTokens === 0) {
