@@ -39,7 +39,11 @@ const CASES: readonly (readonly [string, FormatSource | null, ToolGrammar | null
   ['json_object', { kind: 'json_object' }, null],
   ['json_schema', { kind: 'json_schema', schema: RECORD }, null],
   ['regex', { kind: 'regex', pattern: '(?:[A-Z][a-z]+ ){3,9}\\d{1,5}' }, null],
-  ['grammar', { kind: 'grammar', source: 'root ::= sum\nsum ::= term ([+*] term)*\nterm ::= [0-9]+ | "(" sum ")"' }, null],
+  [
+    'grammar',
+    { kind: 'grammar', source: 'root ::= sum\nsum ::= term ([+*] term)*\nterm ::= [0-9]+ | "(" sum ")"' },
+    null,
+  ],
   ['tools, auto', null, TOOLS],
 ];
 
@@ -61,7 +65,11 @@ for (const [name, source, tools] of CASES) {
   const at = (share: number): string => times[Math.min(times.length - 1, Math.floor(share * times.length))]!.toFixed(3);
   const mean = times.reduce((sum, ms) => sum + ms, 0) / times.length;
   const row = [compileMs.toFixed(1), times.length, masks.made - madeBefore, mean.toFixed(3), at(0.5), at(0.99), at(1)];
-  console.log(name.padEnd(14), ...row.map((cell) => String(cell).padStart(9)), (masks.bytes / 1e6).toFixed(1).padStart(9));
+  console.log(
+    name.padEnd(14),
+    ...row.map((cell) => String(cell).padStart(9)),
+    (masks.bytes / 1e6).toFixed(1).padStart(9),
+  );
 }
 
 function drawTimed(program: ReturnType<typeof compileFormat>, seed: number, times: number[]): void {

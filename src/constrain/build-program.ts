@@ -337,7 +337,8 @@ function byteClasses(sets: readonly ByteRanges[]): { classes: Uint8Array; classC
   for (const [index, first] of firsts.entries()) classes.fill(index, first, firsts[index + 1] ?? 256);
   const held = new Uint8Array(sets.length * firsts.length);
   for (const [set, ranges] of sets.entries()) {
-    for (const [first, last] of ranges) held.fill(1, set * firsts.length + classes[first]!, set * firsts.length + classes[last]! + 1);
+    for (const [first, last] of ranges)
+      held.fill(1, set * firsts.length + classes[first]!, set * firsts.length + classes[last]! + 1);
   }
   return { classes, classCount: firsts.length, sets: held };
 }

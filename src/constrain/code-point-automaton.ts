@@ -160,7 +160,8 @@ class CharacterNfa {
         const key = regex.set.join(';');
         let set = this.#setIndex.get(key);
         if (set === undefined) {
-          if (this.sets.length >= SETS_MAX) throw refuseFormat(this.#place, `over ${SETS_MAX} sets of characters`, 'fewer');
+          if (this.sets.length >= SETS_MAX)
+            throw refuseFormat(this.#place, `over ${SETS_MAX} sets of characters`, 'fewer');
           set = this.sets.push(regex.set) - 1;
           this.#setIndex.set(key, set);
         }
@@ -197,4 +198,3 @@ class CharacterNfa {
     }
   }
 }
-

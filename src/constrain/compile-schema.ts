@@ -3,8 +3,30 @@
  * the order of the schema, and objects that name properties have no others unless additionalProperties says so.
  */
 import { automaton, type Condition, isPossible, regexExpression } from './code-point-automaton.js';
-import { choice, EMPTY, type Expression, type Graph, literal, NOTHING, optional, repeat, type Rules, rule, sequence } from './expression.js';
-import { ANY_CHARACTER, ANY_STRING, constant, INTEGER, NUMBER, plainCharacters, quoted, SPACE, stringCharacters } from './json-text.js';
+import {
+  choice,
+  EMPTY,
+  type Expression,
+  type Graph,
+  literal,
+  NOTHING,
+  optional,
+  repeat,
+  type Rules,
+  rule,
+  sequence,
+} from './expression.js';
+import {
+  ANY_CHARACTER,
+  ANY_STRING,
+  constant,
+  INTEGER,
+  NUMBER,
+  plainCharacters,
+  quoted,
+  SPACE,
+  stringCharacters,
+} from './json-text.js';
 import { RULES_MAX } from './limits.js';
 import { literals } from './literals.js';
 import { integersBetween, numbersBetween, wholeAbove, wholeBelow } from './number-ranges.js';
@@ -46,7 +68,8 @@ export class SchemaCompiler {
   readonly #expressions: Expression[] = [];
   readonly #names: string[] = [];
   readonly #byKey = new Map<string, number>();
-  readonly #open: { readonly document: SchemaDocument; readonly parts: readonly Located[]; readonly rule: number }[] = [];
+  readonly #open: { readonly document: SchemaDocument; readonly parts: readonly Located[]; readonly rule: number }[] =
+    [];
   readonly #options: SchemaOptions;
   #documents = 0;
 
@@ -85,7 +108,8 @@ export class SchemaCompiler {
   }
 
   #reserve(key: string, name: string): number {
-    if (this.#expressions.length >= RULES_MAX) throw refuseFormat(name, `more than ${RULES_MAX} rules`, 'a smaller schema');
+    if (this.#expressions.length >= RULES_MAX)
+      throw refuseFormat(name, `more than ${RULES_MAX} rules`, 'a smaller schema');
     this.#expressions.push(NOTHING);
     this.#names.push(name);
     this.#byKey.set(key, this.#expressions.length - 1);
@@ -108,7 +132,9 @@ export class SchemaCompiler {
 
   #compile(document: SchemaDocument, parts: readonly Located[], prefix: string): Expression {
     return choice(
-      document.alternatives(parts).map((alternative) => this.#ofFacts(document, readFacts(document, alternative), prefix)),
+      document
+        .alternatives(parts)
+        .map((alternative) => this.#ofFacts(document, readFacts(document, alternative), prefix)),
     );
   }
 
@@ -118,7 +144,9 @@ export class SchemaCompiler {
       return fitting.length === 0 ? NOTHING : literals(fitting.map((value) => JSON.stringify(value)));
     }
     // A schema that names no type speaks of those whose keywords it uses.
-    const inferred = [...facts.types].filter((type) => facts.spokenOf.has(type) || (type === 'integer' && facts.spokenOf.has('number')));
+    const inferred = [...facts.types].filter(
+      (type) => facts.spokenOf.has(type) || (type === 'integer' && facts.spokenOf.has('number')),
+    );
     const isTyped = facts.types.size < 6;
     const types = !isTyped && inferred.length > 0 ? inferred : [...facts.types];
     return choice(types.map((type) => this.#ofType(document, type, facts, prefix)));
@@ -268,10 +296,18 @@ export class SchemaCompiler {
     if (names.length > PROPERTIES_MAX) {
       throw refuseFormat(facts.pointer, `${names.length} properties`, `at most ${PROPERTIES_MAX}`);
     }
-    const isOpen = parts.every(({ properties, patterns, additional }) => additional === null && properties.size === 0 && patterns.length === 0);
+    const isOpen = parts.every(
+      ({ properties, patterns, additional }) => additional === null && properties.size === 0 && patterns.length === 0,
+    );
     const allowed = names.filter((name) => fitsNames(document, name, parts));
     if ([...required].some((name) => !allowed.includes(name))) return NOTHING;
-    if (min === 0 && max === Number.POSITIVE_INFINITY && names.length === 0 && isOpen && parts.every(({ names }) => names === null)) {
+    if (
+      min === 0 &&
+      max === Number.POSITIVE_INFINITY &&
+      names.length === 0 &&
+      isOpen &&
+      parts.every(({ names }) => names === null)
+    ) {
       return this.anyObject();
     }
     const extras = this.#extras(document, parts, names, isOpen, facts, prefix);
@@ -297,7 +333,11 @@ export class SchemaCompiler {
   #checkCounts({ object: { min, max, required }, pointer }: Facts, named: number, hasExtras: boolean): void {
     const least = Math.max(required.size, min === 1 ? 1 : 0);
     if (min > least) {
-      throw refuseFormat(`${pointer}/minProperties`, String(min), `at most the number of required properties, ${least}`);
+      throw refuseFormat(
+        `${pointer}/minProperties`,
+        String(min),
+        `at most the number of required properties, ${least}`,
+      );
     }
     if (max < (hasExtras ? Number.POSITIVE_INFINITY : named)) {
       const found = hasExtras ? `${max} beside properties without names` : String(max);
@@ -334,7 +374,10 @@ export class SchemaCompiler {
       if (matched === 0 && !isOpen && !saysMore) continue;
       const name: Condition[] = [
         { regex: texts(names), isNegated: true },
-        ...patterns.map((pattern) => ({ regex: parseRegex(pattern, facts.pointer, false), isNegated: !isMatched(pattern) })),
+        ...patterns.map((pattern) => ({
+          regex: parseRegex(pattern, facts.pointer, false),
+          isNegated: !isMatched(pattern),
+        })),
         ...nameConditions(document, parts),
       ];
       const length = nameLength(document, parts);
@@ -349,7 +392,9 @@ export class SchemaCompiler {
 function conditionsOf(name: string, parts: readonly ObjectPart[]): readonly Located[] {
   return parts.flatMap(({ properties, patterns, additional }) => {
     const own = properties.get(name);
-    const matching = patterns.filter(([pattern, { pointer }]) => matches(pattern, name, pointer)).map(([, schema]) => schema);
+    const matching = patterns
+      .filter(([pattern, { pointer }]) => matches(pattern, name, pointer))
+      .map(([, schema]) => schema);
     const all = [...(own === undefined ? [] : [own]), ...matching];
     return all.length > 0 || additional === null ? all : [additional];
   });

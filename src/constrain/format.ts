@@ -65,8 +65,11 @@ export function compileFormat(format: FormatSource | null, tools: ToolGrammar | 
 
 function keyOf(format: FormatSource | null, tools: ToolGrammar | null): string {
   // Before it is written out by a function that calls itself.
-  if (depthOf([format, tools]) > DEPTH_MAX) throw refuseFormat('#', `JSON nested deeper than ${DEPTH_MAX}`, 'a flatter schema');
-  return createHash('sha256').update(JSON.stringify([format, tools])).digest('base64url');
+  if (depthOf([format, tools]) > DEPTH_MAX)
+    throw refuseFormat('#', `JSON nested deeper than ${DEPTH_MAX}`, 'a flatter schema');
+  return createHash('sha256')
+    .update(JSON.stringify([format, tools]))
+    .digest('base64url');
 }
 
 export function formatRules(format: FormatSource | null): Rules {
@@ -97,4 +100,3 @@ function programBytes({ kinds, a, b, forks, loopOf, starts, sets, forced }: Form
   const arrays = [kinds, a, b, forks, loopOf, starts, sets];
   return 1024 + arrays.reduce((sum, { byteLength }) => sum + byteLength, 0) + forced.length * 200;
 }
-

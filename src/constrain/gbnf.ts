@@ -38,7 +38,8 @@ class GrammarParser {
       const index = this.#indexOf(this.#name());
       this.#skipBlank(true);
       if (!this.#takes('::=')) throw this.#refuse(this.#shown(), '"::="');
-      if (this.#expressions[index] !== undefined) throw this.#refuse('a rule that is there already', 'another name', from);
+      if (this.#expressions[index] !== undefined)
+        throw this.#refuse('a rule that is there already', 'another name', from);
       this.#skipBlank(true);
       this.#expressions[index] = this.#choice(false);
       this.#skipBlank(true);

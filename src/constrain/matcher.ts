@@ -12,7 +12,10 @@ const MACHINES_MAX = 8;
 export class Formats {
   readonly #tokenBytes: TokenBytes;
   #masks: Masks | undefined;
-  readonly #machines = new LRUCache<string, { readonly id: number; readonly machine: Machine; readonly forced: Forced }>({
+  readonly #machines = new LRUCache<
+    string,
+    { readonly id: number; readonly machine: Machine; readonly forced: Forced }
+  >({
     max: MACHINES_MAX,
   });
   #nextId = 0;

@@ -277,7 +277,8 @@ class Parser {
 
   #hex(digits: number): number {
     const text = this.#chars.slice(this.#at, this.#at + digits).join('');
-    if (text.length < digits || !/^[0-9A-Fa-f]+$/.test(text)) throw this.#refuse('too few digits', `${digits} hex digits`);
+    if (text.length < digits || !/^[0-9A-Fa-f]+$/.test(text))
+      throw this.#refuse('too few digits', `${digits} hex digits`);
     this.#at += digits;
     return Number.parseInt(text, 16);
   }

@@ -36,7 +36,8 @@ export class SchemaDocument {
 
   /** @throws {MoestroError} UNSUPPORTED_FORMAT when it is no schema, too long or too deep. */
   constructor(source: unknown) {
-    if (depthOf(source) > DEPTH_MAX) throw refuseFormat('#', `JSON nested deeper than ${DEPTH_MAX}`, 'a flatter schema');
+    if (depthOf(source) > DEPTH_MAX)
+      throw refuseFormat('#', `JSON nested deeper than ${DEPTH_MAX}`, 'a flatter schema');
     const length = JSON.stringify(source)?.length ?? 0;
     if (length > SOURCE_LENGTH_MAX) {
       throw refuseFormat('#', `a schema of ${length} characters`, `at most ${SOURCE_LENGTH_MAX}`);
@@ -72,14 +73,16 @@ export class SchemaDocument {
     if (this.#open.has(pointer)) {
       throw refuseFormat(pointer, 'a reference that leads back to itself', 'a schema that some value ends');
     }
-    if (this.#open.size >= CHAIN_MAX) throw refuseFormat(pointer, `more than ${CHAIN_MAX} references in a row`, 'fewer');
+    if (this.#open.size >= CHAIN_MAX)
+      throw refuseFormat(pointer, `more than ${CHAIN_MAX} references in a row`, 'fewer');
     this.#open.add(pointer);
     let all: readonly Alternative[] = [[{ schema, pointer }]];
     if (schema.$ref !== undefined) {
       all = this.#product(all, this.#expand(this.#resolve(schema.$ref, `${pointer}/$ref`)), pointer);
     }
     if (schema.allOf !== undefined) {
-      for (const part of this.list(schema.allOf, `${pointer}/allOf`)) all = this.#product(all, this.#expand(part), pointer);
+      for (const part of this.list(schema.allOf, `${pointer}/allOf`))
+        all = this.#product(all, this.#expand(part), pointer);
     }
     for (const keyword of ['anyOf', 'oneOf']) {
       if (schema[keyword] === undefined) continue;

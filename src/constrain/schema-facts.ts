@@ -1,7 +1,14 @@
 /** What several schema objects say together about one value, type by type. */
 import type { Bound } from './number-ranges.js';
 import { refuseFormat } from './refuse.js';
-import { type Alternative, escapePointer, type Located, type SchemaDocument, type SchemaObject, shown } from './schema-document.js';
+import {
+  type Alternative,
+  escapePointer,
+  type Located,
+  type SchemaDocument,
+  type SchemaObject,
+  shown,
+} from './schema-document.js';
 
 export type TypeName = 'null' | 'boolean' | 'integer' | 'number' | 'string' | 'array' | 'object';
 const TYPES: readonly TypeName[] = ['null', 'boolean', 'integer', 'number', 'string', 'array', 'object'];
@@ -75,7 +82,18 @@ const REFUSED: readonly string[] = [
 ];
 
 const KEYWORD_TYPES: readonly (readonly [TypeName, readonly string[]])[] = [
-  ['object', ['properties', 'required', 'additionalProperties', 'patternProperties', 'propertyNames', 'minProperties', 'maxProperties']],
+  [
+    'object',
+    [
+      'properties',
+      'required',
+      'additionalProperties',
+      'patternProperties',
+      'propertyNames',
+      'minProperties',
+      'maxProperties',
+    ],
+  ],
   ['array', ['items', 'prefixItems', 'minItems', 'maxItems']],
   ['string', ['minLength', 'maxLength', 'pattern', 'format']],
   ['number', ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf']],
@@ -85,7 +103,12 @@ const KEYWORD_TYPES: readonly (readonly [TypeName, readonly string[]])[] = [
 export function readFacts(document: SchemaDocument, alternative: Alternative): Facts {
   let types = new Set<TypeName>(ALL_TYPES);
   let values: readonly unknown[] | null = null;
-  const string = { min: 0, max: Number.POSITIVE_INFINITY, patterns: [] as Said<string>[], formats: [] as Said<string>[] };
+  const string = {
+    min: 0,
+    max: Number.POSITIVE_INFINITY,
+    patterns: [] as Said<string>[],
+    formats: [] as Said<string>[],
+  };
   const number = { low: null as Bound | null, high: null as Bound | null, multiplesOf: [] as Said<number>[] };
   const arrays: { first: readonly Located[]; rest: Located | null }[] = [];
   const array = { min: 0, max: Number.POSITIVE_INFINITY };
@@ -136,7 +159,11 @@ export function readFacts(document: SchemaDocument, alternative: Alternative): F
 function refuseUnsupported(schema: SchemaObject, pointer: string): void {
   for (const keyword of REFUSED) {
     if (schema[keyword] !== undefined) {
-      throw refuseFormat(`${pointer}/${escapePointer(keyword)}`, 'a keyword that is not supported', 'a schema without it');
+      throw refuseFormat(
+        `${pointer}/${escapePointer(keyword)}`,
+        'a keyword that is not supported',
+        'a schema without it',
+      );
     }
   }
   if (schema.uniqueItems !== undefined && schema.uniqueItems !== false) {

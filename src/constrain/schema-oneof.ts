@@ -13,12 +13,17 @@ const DEPTH_MAX = 3;
 
 /** @throws {MoestroError} UNSUPPORTED_FORMAT naming two branches that may both hold. */
 export function checkExclusive(document: SchemaDocument, pointer: string, branches: readonly Located[]): void {
-  if (branches.length > BRANCHES_MAX) throw refuseFormat(pointer, `${branches.length} branches`, `at most ${BRANCHES_MAX}`);
+  if (branches.length > BRANCHES_MAX)
+    throw refuseFormat(pointer, `${branches.length} branches`, `at most ${BRANCHES_MAX}`);
   for (let i = 0; i < branches.length; ++i) {
     for (let j = 0; j < i; ++j) {
       if (exclude(document, [branches[j]!], [branches[i]!], DEPTH_MAX)) continue;
       const found = `branches ${j} and ${i}, which one value may satisfy both`;
-      throw refuseFormat(pointer, found, 'branches told apart by type or by the value of a required property, or anyOf');
+      throw refuseFormat(
+        pointer,
+        found,
+        'branches told apart by type or by the value of a required property, or anyOf',
+      );
     }
   }
 }
@@ -32,7 +37,10 @@ function exclude(document: SchemaDocument, a: readonly Located[], b: readonly Lo
 
 function excludes(document: SchemaDocument, a: Facts, b: Facts, depth: number): boolean {
   const shared = [...a.types].filter(
-    (type) => b.types.has(type) || (type === 'integer' && b.types.has('number')) || (type === 'number' && b.types.has('integer')),
+    (type) =>
+      b.types.has(type) ||
+      (type === 'integer' && b.types.has('number')) ||
+      (type === 'number' && b.types.has('integer')),
   );
   if (shared.length === 0) return true;
   if (a.values !== null && b.values !== null) {

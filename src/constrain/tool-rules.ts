@@ -5,7 +5,18 @@
  *     hermes   Let me look. <tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>
  */
 import { SchemaCompiler } from './compile-schema.js';
-import { bytes, choice, EMPTY, type Expression, type Graph, literal, repeat, type Rules, rule, sequence } from './expression.js';
+import {
+  bytes,
+  choice,
+  EMPTY,
+  type Expression,
+  type Graph,
+  literal,
+  repeat,
+  type Rules,
+  rule,
+  sequence,
+} from './expression.js';
 import type { FormatSource } from './format.js';
 import { formatRules } from './format.js';
 import { MoestroError } from '../errors.js';
@@ -54,7 +65,9 @@ export function toolRules({ marks, tools, isOptional, isParallel }: ToolGrammar,
     return sequence([literal(JSON.stringify(name).slice(1, -1) + marks.afterName), value]);
   });
   if (calls.length === 0) throw refuseFormat('tools', 'none', 'at least one');
-  const call = compiler.shared('a call', () => sequence([literal(marks.beforeName), choice(calls), literal(marks.end)]));
+  const call = compiler.shared('a call', () =>
+    sequence([literal(marks.beforeName), choice(calls), literal(marks.end)]),
+  );
   const more = sequence([literal(marks.between + marks.begin), call]);
   const all = sequence([call, repeat(more, 0, isParallel ? CALLS_MAX - 1 : 0)]);
   const begun = sequence([literal(marks.begin), all]);
@@ -131,7 +144,9 @@ function shifted(expression: Expression, by: number): Expression {
     case 'bytes':
       return expression;
     case 'sequence':
-      return expression.parts.length === 0 ? EMPTY : { kind: 'sequence', parts: expression.parts.map((part) => shifted(part, by)) };
+      return expression.parts.length === 0
+        ? EMPTY
+        : { kind: 'sequence', parts: expression.parts.map((part) => shifted(part, by)) };
     case 'choice':
       return { kind: 'choice', options: expression.options.map((option) => shifted(option, by)) };
     case 'repeat':

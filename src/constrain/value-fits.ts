@@ -11,14 +11,21 @@ export function valueFits(value: unknown, facts: Facts): boolean {
     case 'string':
       return facts.types.has('string') && stringFits(value, facts);
     case 'number':
-      return (facts.types.has('number') || (facts.types.has('integer') && Number.isInteger(value))) && numberFits(value, facts);
+      return (
+        (facts.types.has('number') || (facts.types.has('integer') && Number.isInteger(value))) &&
+        numberFits(value, facts)
+      );
     case 'boolean':
       return facts.types.has('boolean');
     default: {
       if (value === null) return facts.types.has('null');
       const type = Array.isArray(value) ? 'array' : 'object';
       if (facts.spokenOf.has(type)) {
-        throw refuseFormat(facts.pointer, `a value that is an ${type} beside keywords about its parts`, 'one or the other');
+        throw refuseFormat(
+          facts.pointer,
+          `a value that is an ${type} beside keywords about its parts`,
+          'one or the other',
+        );
       }
       return facts.types.has(type);
     }

@@ -19,14 +19,49 @@ const code = (source: FormatSource): string | null => codeOf(() => compileFormat
 
 describe('compileFormat() of JSON Schema', () => {
   it.each([
-    ['whole numbers', { type: 'integer', minimum: -12, maximum: 105 }, ['-12', '0', '99', '105'], ['-13', '106', '-0', '05', '1.0']],
-    ['numbers', { type: 'number', minimum: -0.5, exclusiveMaximum: 2.25 }, ['-0.5', '0', '2.249', '-0.3'], ['-0.51', '2.25', '3', '-1']],
+    [
+      'whole numbers',
+      { type: 'integer', minimum: -12, maximum: 105 },
+      ['-12', '0', '99', '105'],
+      ['-13', '106', '-0', '05', '1.0'],
+    ],
+    [
+      'numbers',
+      { type: 'number', minimum: -0.5, exclusiveMaximum: 2.25 },
+      ['-0.5', '0', '2.249', '-0.3'],
+      ['-0.51', '2.25', '3', '-1'],
+    ],
     ['multiples', { type: 'integer', multipleOf: 7 }, ['0', '14', '-21', '700'], ['1', '15', '-20']],
-    ['properties in order', { type: 'object', properties: { a: true, b: true }, required: ['b'] }, ['{"a":1,"b":2}', '{ "b": null }'], ['{"b":2,"a":1}', '{}', '{"a":1}', '{"b":1,"c":1}']],
-    ['other properties, never a named one twice', { properties: { a: { type: 'null' } }, additionalProperties: { type: 'integer' } }, ['{"a":null,"b":1}', '{"ab":1}', '{}'], ['{"a":1}', '{"b":1,"a":1}', '{"b":null}']],
-    ['lists with first items', { type: 'array', prefixItems: [{ type: 'null' }, { type: 'boolean' }], items: { type: 'integer' } }, ['[]', '[null]', '[null, true,1,2]'], ['[true]', '[null,1]']],
-    ['counts of items', { type: 'array', items: { const: 1 }, minItems: 2, maxItems: 3 }, ['[1,1]', '[1,1,1]'], ['[1]', '[]', '[1,1,1,1]']],
-    ['alternatives beside keywords', { type: 'string', anyOf: [{ maxLength: 1 }, { pattern: '^x{3}$' }] }, ['""', '"a"', '"xxx"'], ['"ab"', '1']],
+    [
+      'properties in order',
+      { type: 'object', properties: { a: true, b: true }, required: ['b'] },
+      ['{"a":1,"b":2}', '{ "b": null }'],
+      ['{"b":2,"a":1}', '{}', '{"a":1}', '{"b":1,"c":1}'],
+    ],
+    [
+      'other properties, never a named one twice',
+      { properties: { a: { type: 'null' } }, additionalProperties: { type: 'integer' } },
+      ['{"a":null,"b":1}', '{"ab":1}', '{}'],
+      ['{"a":1}', '{"b":1,"a":1}', '{"b":null}'],
+    ],
+    [
+      'lists with first items',
+      { type: 'array', prefixItems: [{ type: 'null' }, { type: 'boolean' }], items: { type: 'integer' } },
+      ['[]', '[null]', '[null, true,1,2]'],
+      ['[true]', '[null,1]'],
+    ],
+    [
+      'counts of items',
+      { type: 'array', items: { const: 1 }, minItems: 2, maxItems: 3 },
+      ['[1,1]', '[1,1,1]'],
+      ['[1]', '[]', '[1,1,1,1]'],
+    ],
+    [
+      'alternatives beside keywords',
+      { type: 'string', anyOf: [{ maxLength: 1 }, { pattern: '^x{3}$' }] },
+      ['""', '"a"', '"xxx"'],
+      ['"ab"', '1'],
+    ],
     ['merged parts', { allOf: [{ minimum: 3 }, { type: 'integer' }], maximum: 4 }, ['3', '4'], ['2', '5', '3.5']],
   ])('reads %s', (_name, value, valid, invalid) => {
     expect(valid.filter((text) => !readsWhole(schema(value), text))).toEqual([]);
@@ -53,22 +88,49 @@ describe('compileFormat() of JSON Schema', () => {
   });
 
   it.each([
-    ['circles of references', { $ref: '#/$defs/a', $defs: { a: { $ref: '#/$defs/b' }, b: { allOf: [{ $ref: '#/$defs/a' }] } } }],
+    [
+      'circles of references',
+      { $ref: '#/$defs/a', $defs: { a: { $ref: '#/$defs/b' }, b: { allOf: [{ $ref: '#/$defs/a' }] } } },
+    ],
     ['values that never end', { type: 'object', properties: { me: { $ref: '#' } }, required: ['me'] }],
     ['what contradicts itself', { allOf: [{ type: 'string' }, { type: 'integer' }] }],
     ['false', false],
     ['what is no schema', 'string'],
-    ['alternatives multiplied', { allOf: Array.from({ length: 12 }, () => ({ anyOf: [{ minimum: 1 }, { maximum: 2 }, { minimum: 3 }] })) }],
+    [
+      'alternatives multiplied',
+      { allOf: Array.from({ length: 12 }, () => ({ anyOf: [{ minimum: 1 }, { maximum: 2 }, { minimum: 3 }] })) },
+    ],
     ['patterns that blow up', { type: 'string', pattern: '^(a|b)*a(a|b){14}$', maxLength: 1000 }],
     ['patterns with huge bounds and a length', { type: 'string', pattern: '^a{1,99999999}$', maxLength: 5 }],
-    ['deep nesting', JSON.parse('{"items":'.repeat(400) + '{}' + '}'.repeat(400))],
-    ['doubled references', { $ref: '#/$defs/d9', $defs: Object.fromEntries(Array.from({ length: 10 }, (_, i) => [`d${i}`, i === 0 ? { anyOf: [{}, { minimum: 1 }] } : { allOf: [{ anyOf: [{ $ref: `#/$defs/d${i - 1}` }, { title: `${i}` }] }, { anyOf: [{ $ref: `#/$defs/d${i - 1}` }, { title: `x${i}` }] }] }])) }],
+    ['deep nesting', JSON.parse(`${'{"items":'.repeat(400)}{}${'}'.repeat(400)}`)],
+    [
+      'doubled references',
+      {
+        $ref: '#/$defs/d9',
+        $defs: Object.fromEntries(
+          Array.from({ length: 10 }, (_, i) => [
+            `d${i}`,
+            i === 0
+              ? { anyOf: [{}, { minimum: 1 }] }
+              : {
+                  allOf: [
+                    { anyOf: [{ $ref: `#/$defs/d${i - 1}` }, { title: `${i}` }] },
+                    { anyOf: [{ $ref: `#/$defs/d${i - 1}` }, { title: `x${i}` }] },
+                  ],
+                },
+          ]),
+        ),
+      },
+    ],
   ])('refuses %s', (_name, value) => {
     expect(code(schema(value))).toBe('UNSUPPORTED_FORMAT');
   });
 
   it('takes bounds of any size without growing', () => {
-    const program = compileFormat(schema({ type: 'array', items: { type: 'string', minLength: 1e9 }, maxItems: 2e9 }), null);
+    const program = compileFormat(
+      schema({ type: 'array', items: { type: 'string', minLength: 1e9 }, maxItems: 2e9 }),
+      null,
+    );
     expect(program.kinds.length).toBeLessThan(500);
     const manyNames = { enum: Array.from({ length: 10_000 }, (_, i) => `name ${i}`) };
     expect(readsWhole(schema(manyNames), '"name 9999"')).toBe(true);
@@ -91,17 +153,28 @@ describe('compileFormat() of a grammar', () => {
     expect(readsWhole(grammar(source), '((x)')).toBe(false);
   });
 
-  it.each(['', 'root = "a"', 'root ::= other', 'root ::= root "a" | "a"', 'a ::= "x"', 'root ::= "a', 'root ::= [z-a]', 'root ::= "a"\nroot ::= "b"', `root ::= ${'('.repeat(200)}`, 'root ::= a\na ::= b? a "x"\nb ::= "y"'])(
-    'refuses %j',
-    (source) => {
-      expect(code(grammar(source))).toBe('UNSUPPORTED_FORMAT');
-    },
-  );
+  it.each([
+    '',
+    'root = "a"',
+    'root ::= other',
+    'root ::= root "a" | "a"',
+    'a ::= "x"',
+    'root ::= "a',
+    'root ::= [z-a]',
+    'root ::= "a"\nroot ::= "b"',
+    `root ::= ${'('.repeat(200)}`,
+    'root ::= a\na ::= b? a "x"\nb ::= "y"',
+  ])('refuses %j', (source) => {
+    expect(code(grammar(source))).toBe('UNSUPPORTED_FORMAT');
+  });
 });
 
 describe('tools', () => {
   const tools = [
-    { name: 'weather', parameters: { type: 'object', properties: { city: { type: 'string', maxLength: 9 } }, required: ['city'] } },
+    {
+      name: 'weather',
+      parameters: { type: 'object', properties: { city: { type: 'string', maxLength: 9 } }, required: ['city'] },
+    },
     { name: 'now', parameters: {} },
   ];
   const formats = new Formats(randomVocabulary(1_500, 3));

@@ -20,7 +20,10 @@ const FORMATS: readonly (readonly [string, FormatSource | null])[] = [
   ['any object', { kind: 'json_object' }],
   ['a recursive schema with counts', { kind: 'json_schema', schema: RECURSIVE }],
   ['a pattern with a large bound', { kind: 'regex', pattern: '([a-z ]{2,200}[.!]){1,9}' }],
-  ['an ambiguous grammar', { kind: 'grammar', source: 'root ::= e\ne ::= t | t "+" e | t "-" e\nt ::= [a-z]+ | [a-z]+ | "(" e ")"' }],
+  [
+    'an ambiguous grammar',
+    { kind: 'grammar', source: 'root ::= e\ne ::= t | t "+" e | t "-" e\nt ::= [a-z]+ | [a-z]+ | "(" e ")"' },
+  ],
   ['tools that may be called', null],
 ];
 const TOOLS = { marks: HERMES, tools: [{ name: 'f', parameters: RECURSIVE }], isOptional: true, isParallel: true };

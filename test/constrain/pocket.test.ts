@@ -61,7 +61,11 @@ describe('an answer in a format', () => {
   it.each([
     ['greedy', {}, { temperature: 0 }],
     ['hot', {}, { temperature: 2, topK: 0, topP: 1, minP: 0 }],
-    ['with penalties and bias', {}, { temperature: 1, repetitionPenalty: 1.3, frequencyPenalty: 1, logitBias: [[5, 100]] as const }],
+    [
+      'with penalties and bias',
+      {},
+      { temperature: 1, repetitionPenalty: 1.3, frequencyPenalty: 1, logitBias: [[5, 100]] as const },
+    ],
     ['with logprobs', {}, { temperature: 1, topLogprobs: 2 }],
     ['in routed mode', { precision: { mode: 'routed', bits: 3 } as const }, { temperature: 1 }],
   ])('is valid when drawn %s, four at once', async (_name, options, sampling) => {
@@ -75,7 +79,11 @@ describe('an answer in a format', () => {
   });
 
   it('writes what is the only way on without sampling it, in the tokens of the tokenizer', async () => {
-    const format: Format = { kind: 'regex', pattern: 'The capital of France is (Paris|Rome), as everybody knows\\.', param: 'x' };
+    const format: Format = {
+      kind: 'regex',
+      pattern: 'The capital of France is (Paris|Rome), as everybody knows\\.',
+      param: 'x',
+    };
     const [jumped] = await answers({ format }, { temperature: 0 });
     const [stepped] = await answers({ format }, { temperature: 0, topLogprobs: 0 });
     expect(jumped!.text).toMatch(/^The capital of France is (Paris|Rome), as everybody knows\.$/);

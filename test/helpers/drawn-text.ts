@@ -26,7 +26,11 @@ export function drawText(
   formats: Formats,
   program: FormatProgram,
   seed: number,
-  options: { readonly tokensMax?: number; readonly closing?: number; readonly visit?: (matcher: Matcher, mask: TokenMask) => void } = {},
+  options: {
+    readonly tokensMax?: number;
+    readonly closing?: number;
+    readonly visit?: (matcher: Matcher, mask: TokenMask) => void;
+  } = {},
 ): Drawn {
   const { tokensMax = 400, closing = 4, visit } = options;
   const { vocabSize, tokenBytes } = formats.masks.trie;

@@ -3,8 +3,29 @@ import { Random } from '../../src/engine/random.js';
 
 type Schema = Record<string, unknown> | boolean;
 const NAMES = ['id', 'name', 'a "quoted" name', 'größe', 'tags', 'x/y', 'kind', 'value', 'items', '~', 'date', ''];
-const FORMATS = ['date', 'time', 'date-time', 'duration', 'email', 'hostname', 'ipv4', 'ipv6', 'uuid', 'uri', 'json-pointer'];
-const PATTERNS = ['^[A-Z]{2,4}-\\d{1,3}$', '^(foo|ba[rz])+$', 'x', '^\\S+$', '^"?[\\w.]*\\\\$', '^[^a-z]{3,}', '[0-9]$', '^(?:a|é|漢){1,40}$'];
+const FORMATS = [
+  'date',
+  'time',
+  'date-time',
+  'duration',
+  'email',
+  'hostname',
+  'ipv4',
+  'ipv6',
+  'uuid',
+  'uri',
+  'json-pointer',
+];
+const PATTERNS = [
+  '^[A-Z]{2,4}-\\d{1,3}$',
+  '^(foo|ba[rz])+$',
+  'x',
+  '^\\S+$',
+  '^"?[\\w.]*\\\\$',
+  '^[^a-z]{3,}',
+  '[0-9]$',
+  '^(?:a|é|漢){1,40}$',
+];
 
 export function randomSchema(seed: number): Schema {
   return new SchemaMaker(seed).root();
@@ -67,12 +88,19 @@ class SchemaMaker {
   #string(): Schema {
     const min = this.#maybe(0.3) ? this.#below(20) : undefined;
     const max = this.#maybe(0.4) ? (min ?? 0) + this.#below(60) : undefined;
-    const lengths = { ...(min === undefined ? {} : { minLength: min }), ...(max === undefined ? {} : { maxLength: max }) };
+    const lengths = {
+      ...(min === undefined ? {} : { minLength: min }),
+      ...(max === undefined ? {} : { maxLength: max }),
+    };
     switch (this.#below(4)) {
       case 0:
         return { type: 'string', format: this.#pick(FORMATS) };
       case 1:
-        return { type: 'string', pattern: this.#pick(PATTERNS), ...(this.#maybe(0.3) ? { maxLength: 20 + this.#below(20) } : {}) };
+        return {
+          type: 'string',
+          pattern: this.#pick(PATTERNS),
+          ...(this.#maybe(0.3) ? { maxLength: 20 + this.#below(20) } : {}),
+        };
       default:
         return { type: 'string', ...lengths };
     }
@@ -96,7 +124,13 @@ class SchemaMaker {
   #number(): Schema {
     const low = (this.#below(2000) - 1000) / this.#pick([1, 4, 10, 1000]);
     const high = low + this.#below(500) / this.#pick([1, 8, 100]) + 0.5;
-    const bounds = [{}, { minimum: low }, { maximum: high }, { minimum: low, maximum: high }, { exclusiveMinimum: low }];
+    const bounds = [
+      {},
+      { minimum: low },
+      { maximum: high },
+      { minimum: low, maximum: high },
+      { exclusiveMinimum: low },
+    ];
     return { type: 'number', ...this.#pick(bounds) };
   }
 
@@ -110,11 +144,26 @@ class SchemaMaker {
     const names = NAMES.filter(() => this.#maybe(0.35));
     const properties = Object.fromEntries(names.map((name) => [name, this.#schema(depth)]));
     const required = names.filter(() => this.#maybe(0.6));
-    const additional = this.#pick([{}, {}, { additionalProperties: false }, { additionalProperties: { type: 'integer' } }]);
-    const patterns = this.#maybe(0.15) ? { patternProperties: { '^x-': this.#string(), '\\d$': { type: ['string', 'null'] } } } : {};
+    const additional = this.#pick([
+      {},
+      {},
+      { additionalProperties: false },
+      { additionalProperties: { type: 'integer' } },
+    ]);
+    const patterns = this.#maybe(0.15)
+      ? { patternProperties: { '^x-': this.#string(), '\\d$': { type: ['string', 'null'] } } }
+      : {};
     const counts = this.#maybe(0.1) ? { minProperties: required.length } : {};
     const propertyNames = this.#maybe(0.05) ? { propertyNames: { maxLength: 12 } } : {};
-    return { type: 'object', properties, ...(this.#maybe(0.8) ? { required } : {}), ...additional, ...patterns, ...counts, ...propertyNames };
+    return {
+      type: 'object',
+      properties,
+      ...(this.#maybe(0.8) ? { required } : {}),
+      ...additional,
+      ...patterns,
+      ...counts,
+      ...propertyNames,
+    };
   }
 
   #array(depth: number): Schema {
@@ -137,10 +186,15 @@ class SchemaMaker {
   }
 
   #allOf(depth: number): Schema {
-    if (this.#maybe()) return { allOf: [{ type: 'integer', minimum: -5 }, { maximum: 100 + this.#below(9) }, { type: 'number' }] };
+    if (this.#maybe())
+      return { allOf: [{ type: 'integer', minimum: -5 }, { maximum: 100 + this.#below(9) }, { type: 'number' }] };
     return {
       allOf: [
-        { type: 'object', properties: { a: this.#schema(depth), both: { type: 'string', minLength: 2 } }, required: ['both'] },
+        {
+          type: 'object',
+          properties: { a: this.#schema(depth), both: { type: 'string', minLength: 2 } },
+          required: ['both'],
+        },
         { properties: { b: this.#schema(depth), both: { maxLength: 8 } }, required: ['b'] },
       ],
     };
@@ -152,7 +206,10 @@ class SchemaMaker {
     this.#definitions[name] = true;
     this.#definitions[name] = {
       type: 'object',
-      properties: { value: this.#schema(Math.min(depth, 1)), next: { anyOf: [{ type: 'null' }, { $ref: `#/$defs/${name}` }] } },
+      properties: {
+        value: this.#schema(Math.min(depth, 1)),
+        next: { anyOf: [{ type: 'null' }, { $ref: `#/$defs/${name}` }] },
+      },
       required: ['value', 'next'],
     };
     return { $ref: `#/$defs/${name}` };

@@ -6,7 +6,36 @@ import { Random } from '../../src/engine/random.js';
 import type { TokenBytes } from '../../src/constrain/program.js';
 
 const LETTERS = 'eeeeeetttttaaaaaooooiiiinnnnsssshhhhrrrrddlllcuumwfgypbvkjxqz';
-const MARKS = ['":', '","', '": "', '{"', '"}', '"},', '[{', '}]', '"]', '\\"', '\\n', ' {', ' [', '",', '":"', '\n\n', ');', '()', '//', '->', ' =', '==', '>>', '</', '_', '.', ',', ' "'];
+const MARKS = [
+  '":',
+  '","',
+  '": "',
+  '{"',
+  '"}',
+  '"},',
+  '[{',
+  '}]',
+  '"]',
+  '\\"',
+  '\\n',
+  ' {',
+  ' [',
+  '",',
+  '":"',
+  '\n\n',
+  ');',
+  '()',
+  '//',
+  '->',
+  ' =',
+  '==',
+  '>>',
+  '</',
+  '_',
+  '.',
+  ',',
+  ' "',
+];
 const FOREIGN = [
   [0x4e00, 0x9fa5],
   [0x0430, 0x044f],

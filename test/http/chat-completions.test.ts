@@ -327,7 +327,12 @@ describe('POST /v1/chat/completions', () => {
       'invalid_value',
     ],
     ['max_tokens of 0', { messages: USER, max_tokens: 0 }, 'max_tokens', 'invalid_value'],
-    ['a tool without function', { messages: USER, tools: [{ type: 'function' }] }, 'tools[0].function', 'invalid_value'],
+    [
+      'a tool without function',
+      { messages: USER, tools: [{ type: 'function' }] },
+      'tools[0].function',
+      'invalid_value',
+    ],
     [
       'a JSON format',
       { messages: USER, response_format: { type: 'json_schema', json_schema: { name: 'x', schema: { not: {} } } } },

@@ -35,7 +35,12 @@ afterEach(async () => {
 });
 
 const post = (app: FastifyInstance, payload: object, url = '/v1/chat/completions') =>
-  app.inject({ method: 'POST', url, headers: { 'content-type': 'application/json' }, payload: JSON.stringify(payload) });
+  app.inject({
+    method: 'POST',
+    url,
+    headers: { 'content-type': 'application/json' },
+    payload: JSON.stringify(payload),
+  });
 
 describe('tools in /v1/chat/completions', () => {
   it('are answered with calls, their arguments as text', async () => {
@@ -71,7 +76,10 @@ describe('tools in /v1/chat/completions', () => {
     const { app } = await server(CALLS);
     const body = (await post(app, { messages: USER, tools: TOOLS, stream: true })).body;
     const chunks = sseEvents(body).filter((event) => typeof event === 'object') as {
-      choices: { delta: Record<string, unknown> & { tool_calls?: { index: number; function: { arguments: string } }[] }; finish_reason: string | null }[];
+      choices: {
+        delta: Record<string, unknown> & { tool_calls?: { index: number; function: { arguments: string } }[] };
+        finish_reason: string | null;
+      }[];
     }[];
     const deltas = chunks.map(({ choices }) => choices[0]!.delta);
     expect(deltas[0]).toEqual({ role: 'assistant', content: '' });
@@ -83,7 +91,10 @@ describe('tools in /v1/chat/completions', () => {
       { index: 1, id: ID, type: 'function', function: { name: 'now', arguments: '' } },
     ]);
     const argumentsOf = (index: number) =>
-      calls.filter((call) => call.index === index).map((call) => call.function.arguments).join('');
+      calls
+        .filter((call) => call.index === index)
+        .map((call) => call.function.arguments)
+        .join('');
     expect([argumentsOf(0), argumentsOf(1)]).toEqual(['{"city": "Oslo"}', '{}']);
     expect(calls.filter(({ index }) => index === 0).length).toBeGreaterThan(3);
     expect(chunks.at(-1)!.choices[0]).toMatchObject({ delta: {}, finish_reason: 'tool_calls' });
@@ -92,9 +103,16 @@ describe('tools in /v1/chat/completions', () => {
   it('are read by the client package, streaming helper included', async () => {
     const { app } = await server(CALLS);
     const client = new OpenAI({ baseURL: `${await listening(app)}/v1`, apiKey: 'any', maxRetries: 0 });
-    const stream = client.chat.completions.stream({ model: 'm', messages: [{ role: 'user', content: 'x' }], tools: TOOLS as never });
+    const stream = client.chat.completions.stream({
+      model: 'm',
+      messages: [{ role: 'user', content: 'x' }],
+      tools: TOOLS as never,
+    });
     const message = await stream.finalMessage();
-    expect(message.tool_calls?.map((call) => (call.type === 'function' ? call.function.arguments : ''))).toEqual(['{"city": "Oslo"}', '{}']);
+    expect(message.tool_calls?.map((call) => (call.type === 'function' ? call.function.arguments : ''))).toEqual([
+      '{"city": "Oslo"}',
+      '{}',
+    ]);
   });
 
   it('end with "length" where a call was cut', async () => {
@@ -106,15 +124,40 @@ describe('tools in /v1/chat/completions', () => {
   });
 
   it.each([
-    ['a choice of an unknown function', { tools: TOOLS, tool_choice: { type: 'function', function: { name: 'no' } } }, 'tool_choice', 'invalid_value'],
+    [
+      'a choice of an unknown function',
+      { tools: TOOLS, tool_choice: { type: 'function', function: { name: 'no' } } },
+      'tool_choice',
+      'invalid_value',
+    ],
     ['a choice without tools', { tool_choice: 'required' }, 'tool_choice', 'invalid_value'],
-    ['a name with blanks', { tools: [{ type: 'function', function: { name: 'a b' } }] }, 'tools[0].function.name', 'invalid_value'],
+    [
+      'a name with blanks',
+      { tools: [{ type: 'function', function: { name: 'a b' } }] },
+      'tools[0].function.name',
+      'invalid_value',
+    ],
     ['a name that comes twice', { tools: [TOOLS[1], TOOLS[1]] }, 'tools[1].function.name', 'invalid_value'],
-    ['parameters that are not supported', { tools: [TOOLS[1], { type: 'function', function: { name: 'f', parameters: { not: {} } } }] }, 'tools[1].function.parameters', 'unsupported_format'],
+    [
+      'parameters that are not supported',
+      { tools: [TOOLS[1], { type: 'function', function: { name: 'f', parameters: { not: {} } } }] },
+      'tools[1].function.parameters',
+      'unsupported_format',
+    ],
     ['another kind of tool', { tools: [{ type: 'web_search' }] }, 'tools[0].type', 'unsupported_parameter'],
     ['an unknown format', { response_format: { type: 'xml' } }, 'response_format.type', 'invalid_value'],
-    ['a format without schema', { response_format: { type: 'json_schema' } }, 'response_format.json_schema.schema', 'invalid_value'],
-    ['two formats', { response_format: { type: 'json_object' }, grammar: 'root ::= "x"' }, 'response_format', 'invalid_value'],
+    [
+      'a format without schema',
+      { response_format: { type: 'json_schema' } },
+      'response_format.json_schema.schema',
+      'invalid_value',
+    ],
+    [
+      'two formats',
+      { response_format: { type: 'json_object' }, grammar: 'root ::= "x"' },
+      'response_format',
+      'invalid_value',
+    ],
   ])('refuse %s', async (_name, body, param, code) => {
     const { app, engine } = await server('x');
     const response = await post(app, { messages: USER, ...body });
@@ -125,8 +168,17 @@ describe('tools in /v1/chat/completions', () => {
 
   it('take anyOf and oneOf in parameters', async () => {
     const { app } = await server('x');
-    const parameters = { type: 'object', properties: { a: { oneOf: [{ type: 'integer' }, { type: 'number' }] }, b: { anyOf: [{ type: 'string' }, { type: 'null' }] } } };
-    const response = await post(app, { messages: USER, tools: [{ type: 'function', function: { name: 'f', parameters } }] });
+    const parameters = {
+      type: 'object',
+      properties: {
+        a: { oneOf: [{ type: 'integer' }, { type: 'number' }] },
+        b: { anyOf: [{ type: 'string' }, { type: 'null' }] },
+      },
+    };
+    const response = await post(app, {
+      messages: USER,
+      tools: [{ type: 'function', function: { name: 'f', parameters } }],
+    });
     expect(response.statusCode).toBe(200);
   });
 });
@@ -134,7 +186,12 @@ describe('tools in /v1/chat/completions', () => {
 describe('formats', () => {
   it.each([
     ['response_format json_object', { response_format: { type: 'json_object' } }],
-    ['response_format json_schema', { response_format: { type: 'json_schema', json_schema: { name: 'n', strict: true, schema: { type: 'integer' } } } }],
+    [
+      'response_format json_schema',
+      {
+        response_format: { type: 'json_schema', json_schema: { name: 'n', strict: true, schema: { type: 'integer' } } },
+      },
+    ],
     ['a grammar', { grammar: 'root ::= "x"+' }],
     ['guided_regex', { guided_regex: 'x+' }],
     ['guided_choice', { guided_choice: ['x', 'y'] }],

@@ -113,7 +113,8 @@ function plainFormat(body: SamplingBody): Format | undefined {
   }
   for (const param of ['json_schema', 'guided_json'] as const) {
     const schema = body[param];
-    if (schema !== undefined && schema !== '') formats.push({ kind: 'json_schema', schema: schemaOf(schema, param), param });
+    if (schema !== undefined && schema !== '')
+      formats.push({ kind: 'json_schema', schema: schemaOf(schema, param), param });
   }
   if (body.guided_regex !== undefined) {
     formats.push({ kind: 'regex', pattern: body.guided_regex, param: 'guided_regex' });

@@ -9,7 +9,10 @@ export const TOOL_FIELDS = {
     type: 'object',
     properties: {
       type: { type: 'string', enum: ['text', 'json_object', 'json_schema'] },
-      json_schema: { type: 'object', properties: { name: { type: 'string' }, schema: {}, strict: { type: 'boolean' } } },
+      json_schema: {
+        type: 'object',
+        properties: { name: { type: 'string' }, schema: {}, strict: { type: 'boolean' } },
+      },
       // llama.cpp takes the schema beside the type.
       schema: {},
     },
@@ -59,7 +62,8 @@ export function toolUse(body: ToolBody): ToolUse | undefined {
   }
   if (tools.length > TOOLS_MAX) throw invalid('tools', `${tools.length} tools`, `at most ${TOOLS_MAX}`);
   const twice = tools.findIndex(({ name }, index) => tools.findIndex((tool) => tool.name === name) !== index);
-  if (twice >= 0) throw invalid(`tools[${twice}].function.name`, `"${tools[twice]!.name}" a second time`, 'another name');
+  if (twice >= 0)
+    throw invalid(`tools[${twice}].function.name`, `"${tools[twice]!.name}" a second time`, 'another name');
   return { tools, choice: readChoice(choice, tools), parallel: body.parallel_tool_calls !== false };
 }
 
