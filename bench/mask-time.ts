@@ -58,7 +58,7 @@ const noise = Array.from({ length: 8 }, (_, seed) => {
   const random = new Random(seed);
   return Float32Array.from({ length: VOCAB_SIZE }, (_, id) => {
     const closes = [0x22, 0x5d, 0x7d].includes(vocabulary.bytes[vocabulary.offsets[id]!]!) || STOPS.has(id);
-    return random.next() * 4 + (closes ? 4 : 0);
+    return random.next() * 4 + (closes ? 7 : 0);
   });
 });
 const beforeTrie = cpuMs();
