@@ -51,8 +51,8 @@ export interface Place {
 
 /** Members of one place at most: only a very ambiguous grammar comes near. */
 const MEMBERS_MAX = 4_096;
-/** Places that are remembered, a kilobyte each or so; beyond that all are forgotten and made anew. */
-const PLACES_MAX = 2_048;
+/** Places that are remembered, under a kilobyte each; beyond that all are forgotten and made anew: counted strings take ten a character. */
+const PLACES_MAX = 8_192;
 
 export class Machine {
   readonly program: FormatProgram;
@@ -150,10 +150,11 @@ export class Machine {
       const toMost = loopMax[loop]! < 0 ? Number.POSITIVE_INFINITY : loopMax[loop]! - count;
       const far = member(state, toLeast > 0 ? FAR_FROM_LEAST : FAR_FROM_MOST);
       const free = toLeast > 0 ? toLeast : toMost;
-      if (free > longest) groups.push({ members: [far], like: null, free: 0 });
-      else groups.push({ members: [one], like: far, free });
+      const within = toLeast > 0 && toMost > longest ? member(state, FAR_FROM_MOST) : null;
+      if (free > longest) groups.push({ members: [far], like: null, within: null, free: 0 });
+      else groups.push({ members: [one], like: far, within, free });
     }
-    if (plain.length > 0) groups.push({ members: plain, like: null, free: 0 });
+    if (plain.length > 0) groups.push({ members: plain, like: null, within: null, free: 0 });
     return groups;
   }
 
@@ -330,6 +331,8 @@ export interface Group {
   readonly members: readonly Member[];
   /** For tokens of at most `free` bytes they are as this one is. */
   readonly like: Member | null;
+  /** Where set, all tokens of `like` are theirs, and the rest are among those of this one: what ends the repetition. */
+  readonly within: Member | null;
   readonly free: number;
 }
 

@@ -87,9 +87,14 @@ export class Masks {
     const bits = new Uint32Array(this.#words);
     const exits: number[] = [];
     const { free, like } = group;
+    if (like !== null && group.within !== null) {
+      const inside = this.#between(machine, group, like, group.within);
+      this.#insides.set(key, inside);
+      return inside;
+    }
     if (like !== null) {
       // Short tokens cannot exhaust the count: they are those of a count that is far away.
-      const base = this.#insideOf(machine, { members: [like], like: null, free: 0 });
+      const base = this.#insideOf(machine, alone(like));
       const short = this.#shortTokens(free);
       for (let i = 0; i < bits.length; ++i) bits[i] = base.bits[i]! & short[i]!;
       for (const node of base.exits) if (this.trie.depth[node]! < free) exits.push(node);
@@ -99,6 +104,34 @@ export class Masks {
     const inside = { bits, exits: Int32Array.from(exits) };
     this.#insides.set(key, inside);
     return inside;
+  }
+
+  /** Tokens of `like`, and those of `within` that can be read one by one: few, since they end the repetition. */
+  #between(machine: Machine, { members, free }: Group, like: number, within: number): Inside {
+    const least = this.#insideOf(machine, alone(like));
+    const most = this.#insideOf(machine, alone(within));
+    const start = machine.alone(members);
+    const { bytes, offsets } = this.trie.tokenBytes;
+    const read = (from: number, length: number): Place | null => {
+      let place: Place | null = start;
+      for (let i = from; i < from + length && place !== null; ++i) place = machine.step(place, bytes[i]!);
+      return place;
+    };
+    const bits = least.bits.slice();
+    for (let i = 0; i < bits.length; ++i) {
+      for (let word = most.bits[i]! & ~bits[i]!; word !== 0; word &= word - 1) {
+        const id = (i << 5) + 31 - Math.clz32(word & -word);
+        const length = offsets[id + 1]! - offsets[id]!;
+        if (length > free && read(offsets[id]!, length) !== null) bits[i]! |= 1 << (id & 31);
+      }
+    }
+    const exits = most.exits.filter((node) => {
+      // The bytes of a node are the beginning of any token below it.
+      let below = node;
+      while (this.trie.token[below]! < 0) ++below;
+      return read(offsets[this.trie.token[below]!]!, this.trie.depth[node]!)?.isEnd ?? false;
+    });
+    return { bits, exits };
   }
 
   /**
@@ -158,6 +191,8 @@ export class Masks {
     return { kind: 'few', ids };
   }
 }
+
+const alone = (member: number): Group => ({ members: [member], like: null, within: null, free: 0 });
 
 function bitCount(word: number): number {
   let left = word - ((word >>> 1) & 0x55555555);

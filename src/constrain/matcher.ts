@@ -6,8 +6,8 @@ import { Masks, type TokenMask } from './masks.js';
 import type { FormatProgram, TokenBytes } from './program.js';
 import { TokenTrie } from './token-trie.js';
 
-/** Machines kept for formats that come again; some 2 MB each at most. Sequences under way keep theirs. */
-const MACHINES_MAX = 8;
+/** Machines kept for formats that come again; some 6 MB each at most. Sequences under way keep theirs. */
+const MACHINES_MAX = 4;
 
 export class Formats {
   readonly #tokenBytes: TokenBytes;
