@@ -153,12 +153,13 @@ class SchemaMaker {
     const patterns = this.#maybe(0.15)
       ? { patternProperties: { '^x-': this.#string(), '\\d$': { type: ['string', 'null'] } } }
       : {};
-    const counts = this.#maybe(0.1) ? { minProperties: required.length } : {};
+    const isRequired = this.#maybe(0.8);
+    const counts = isRequired && this.#maybe(0.1) ? { minProperties: required.length } : {};
     const propertyNames = this.#maybe(0.05) ? { propertyNames: { maxLength: 12 } } : {};
     return {
       type: 'object',
       properties,
-      ...(this.#maybe(0.8) ? { required } : {}),
+      ...(isRequired ? { required } : {}),
       ...additional,
       ...patterns,
       ...counts,
