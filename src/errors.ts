@@ -26,6 +26,7 @@ export const ERRORS = {
   CONTEXT_LENGTH_EXCEEDED: caller(400),
   UNAUTHORIZED: caller(401, 'authentication_error', 'invalid_api_key'),
   NOT_FOUND: caller(404, 'not_found_error'),
+  METHOD_NOT_ALLOWED: caller(405),
   MODEL_NOT_FOUND: caller(404, 'not_found_error'),
   BODY_TOO_LARGE: caller(413),
   UNSUPPORTED_MEDIA_TYPE: caller(415),

@@ -3,6 +3,7 @@ import type { ServerConfig } from '../config.js';
 import { MoestroError } from '../errors.js';
 import type { TextGenerator } from '../generate.js';
 import type { ServerMetrics } from '../metrics/server-metrics.js';
+import type { Every } from './timers.js';
 
 export interface ServedModel {
   /** What /v1/models lists and every answer echoes. */
@@ -18,7 +19,12 @@ export interface ServerDeps {
   readonly metrics: ServerMetrics;
   /** "2GiB", "60%" or "auto", for what the server was told at start, to bytes. Throws INVALID_REQUEST. */
   readonly readBudget: (text: string) => number;
+  /** Of the pings in streams; the clock when absent. */
+  readonly every?: Every;
 }
+
+/** What every stream of a server has in common. */
+export const streaming = ({ config, every }: ServerDeps) => ({ pingSeconds: config.pingSeconds, every });
 
 /** The model, or MODEL_LOADING for the client to come back. */
 export function loadedModel(deps: ServerDeps): ServedModel {

@@ -65,14 +65,22 @@ export async function createServer(deps: ServerDeps): Promise<FastifyInstance> {
     reply.raw.once('close', () => {
       if (!reply.raw.writableFinished) count(499);
     });
-    const isOpen = request.method === 'OPTIONS' || routeOf(request.routeOptions.url) === '/health';
+    const isOpen = request.method === 'OPTIONS' || isHealth(routeOf(request.routeOptions.url));
     if (!isOpen) checkKey(request.headers);
   });
   app.addHook('onSend', async (_request, reply) => {
     reply.header('openai-processing-ms', String(Math.round(reply.elapsedTime)));
   });
-  app.setNotFoundHandler((request) => {
-    throw new MoestroError('NOT_FOUND', `Cannot find ${request.method} ${request.url.replace(/\?.*/s, '')}`);
+  const methodsOf = collectMethods(app);
+  app.setNotFoundHandler((request, reply) => {
+    const path = request.url.replace(/\?.*/s, '');
+    const allowed = methodsOf(path);
+    if (allowed.length === 0) throw new MoestroError('NOT_FOUND', `Cannot find ${request.method} ${path}`);
+    reply.header('allow', allowed.join(', '));
+    throw new MoestroError(
+      'METHOD_NOT_ALLOWED',
+      `Cannot ${request.method} ${path}: found that method, needed ${allowed.join(' or ')}`,
+    );
   });
   app.setErrorHandler((thrown, request, reply) => {
     const error = requestError(thrown, { found: request.headers['content-length'], most: config.bodyLimitBytes });
@@ -117,6 +125,23 @@ function closeConnectionsWhenDone(app: FastifyInstance): void {
     if (underWay === 0) app.server.closeAllConnections();
   });
 }
+
+/** The methods that a path has, told by the routes themselves as they are added; OPTIONS is everywhere. */
+function collectMethods(app: FastifyInstance): (path: string) => readonly string[] {
+  const routes: { readonly url: string; readonly methods: readonly string[] }[] = [];
+  app.addHook('onRoute', ({ url, method }) => {
+    if (url !== '*' && url !== '/*') routes.push({ url, methods: [method].flat() });
+  });
+  return (path) => {
+    const plain = path.replace(/\/$/, '');
+    const fitting = routes.filter(({ url }) =>
+      url.endsWith('/*') ? plain.startsWith(url.slice(0, -1)) : url.replace(/\/$/, '') === plain,
+    );
+    return [...new Set(fitting.flatMap(({ methods }) => methods))].sort();
+  };
+}
+
+const isHealth = (route: string): boolean => /^\/health(\/|$)/.test(route);
 
 /** The route as metrics name it: one name with and without /v1. */
 function routeOf(url: string | undefined): string {

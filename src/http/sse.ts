@@ -1,22 +1,50 @@
-/** Server-sent events as OpenAI's clients read them: one JSON a `data:` line, comments as pings, [DONE] at the end. */
+/** Server-sent events: headers at once, an event as it comes, pings while there is none. */
 import { once } from 'node:events';
 import type { FastifyReply } from 'fastify';
+import type { MoestroError } from '../errors.js';
 import { errorBody, requestError } from './errors.js';
+import { type Every, everyMs } from './timers.js';
+
+/** How one API writes its events. */
+export interface EventFormat {
+  readonly event: (event: object) => string;
+  readonly ping: string;
+  /** What ends a stream that failed; there is no `end` after it. */
+  readonly failure: (error: MoestroError) => string;
+  readonly end: string;
+}
+
+/** An event with the `event:` line that its type is. */
+export const namedEvent = (event: object): string =>
+  `event: ${(event as { readonly type: string }).type}\ndata: ${JSON.stringify(event)}\n\n`;
+
+/** A comment: clients of every kind pass over it. */
+export const PING_COMMENT = ': ping\n\n';
+
+/** As OpenAI's clients read completions: one JSON a `data:` line, [DONE] at the end, errors as events, which they raise. */
+export const COMPLETION_EVENTS: EventFormat = {
+  event: (event) => `data: ${JSON.stringify(event)}\n\n`,
+  ping: PING_COMMENT,
+  failure: (error) => `data: ${JSON.stringify(errorBody(error))}\n\n`,
+  end: 'data: [DONE]\n\n',
+};
 
 export interface EventStreamOptions {
+  readonly format: EventFormat;
   readonly pingSeconds: number;
   /** Aborts when the client has gone: nothing is written after that. */
   readonly signal: AbortSignal;
+  readonly every?: Every | undefined;
 }
 
 /**
  * Sends the headers at once, before the first event is there, then each event as it comes. Waits for a reader that is
- * slower than the model. An error ends the stream as an error event, which clients raise; then there is no [DONE].
+ * slower than the model.
  */
 export async function sendEvents(
   reply: FastifyReply,
   events: AsyncIterable<object>,
-  { pingSeconds, signal }: EventStreamOptions,
+  { format, pingSeconds, signal, every = everyMs }: EventStreamOptions,
 ): Promise<void> {
   const { raw } = reply;
   reply.hijack();
@@ -34,28 +62,28 @@ export async function sendEvents(
   raw.flushHeaders();
 
   const write = async (text: string): Promise<void> => {
-    if (signal.aborted || raw.destroyed) return;
+    if (text === '' || signal.aborted || raw.destroyed) return;
     const isFull = !raw.write(text);
-    pings.refresh();
+    pings.restart();
     // Rejects when the client goes while we wait; the events end for the same reason.
     if (isFull) await once(raw, 'drain', { signal }).catch(() => undefined);
   };
-  const pings = setInterval(() => {
-    if (!raw.writableNeedDrain) void write(': ping\n\n');
-  }, pingSeconds * 1000);
+  const pings = every(pingSeconds * 1000, () => {
+    if (!raw.writableNeedDrain) void write(format.ping);
+  });
 
   try {
     for await (const event of events) {
       if (signal.aborted) break;
-      await write(`data: ${JSON.stringify(event)}\n\n`);
+      await write(format.event(event));
     }
-    await write('data: [DONE]\n\n');
+    await write(format.end);
   } catch (thrown) {
     const error = requestError(thrown);
     if (error.code !== 'CANCELLED') reply.log.error({ err: thrown }, 'the answer failed mid-stream');
-    await write(`data: ${JSON.stringify(errorBody(error))}\n\n`);
+    await write(format.failure(error));
   } finally {
-    clearInterval(pings);
+    pings.stop();
     raw.end();
   }
 }

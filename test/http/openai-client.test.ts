@@ -3,7 +3,7 @@ import type { FastifyInstance } from 'fastify';
 import OpenAI, { APIError, BadRequestError, RateLimitError } from 'openai';
 import { afterEach, describe, expect, it } from 'vitest';
 import { MoestroError } from '../../src/errors.js';
-import { gate, listening, rawPost, type Script, saying, testServer, tokenEvent } from './scripted.js';
+import { gate, listening, manualTime, rawPost, type Script, saying, testServer, tokenEvent } from './scripted.js';
 
 let open: FastifyInstance[] = [];
 afterEach(async () => {
@@ -120,11 +120,14 @@ describe('openai client', () => {
 
   it('gets the headers of a stream before the first token is there, and pings while it waits', async () => {
     const { opened, open: openGate } = gate();
-    const { client } = await served(forever(opened), { config: { pingSeconds: 0.005 } });
+    const time = manualTime();
+    const { client } = await served(forever(opened), { every: time.every });
     const { response } = await client.chat.completions.create({ ...CHAT, stream: true }).withResponse();
     expect(response.status).toBe(200);
     expect(response.headers.get('content-type')).toContain('text/event-stream');
+    expect(time.intervalsMs).toEqual([10_000]);
     const reader = response.body!.getReader();
+    time.fire();
     const first = new TextDecoder().decode((await reader.read()).value);
     expect(first.startsWith(': ping\n\n')).toBe(true);
     openGate();

@@ -15,6 +15,7 @@ import type {
 import { MoestroError } from '../../src/errors.js';
 import { TextGenerator } from '../../src/generate.js';
 import { createServer } from '../../src/http/server.js';
+import type { Every } from '../../src/http/timers.js';
 import { ServerMetrics } from '../../src/metrics/server-metrics.js';
 import type { ChatMessage, TextModel } from '../../src/text/types.js';
 
@@ -249,7 +250,12 @@ export interface TestServer {
 
 export async function testServer(
   script: Script,
-  options: { readonly config?: Partial<ServerConfig>; readonly capacity?: number; readonly isLoading?: boolean } = {},
+  options: {
+    readonly config?: Partial<ServerConfig>;
+    readonly capacity?: number;
+    readonly isLoading?: boolean;
+    readonly every?: Every;
+  } = {},
 ): Promise<TestServer> {
   const engine = scriptedEngine(script);
   const defaults = samplingConfig({}, {}).sampling;
@@ -261,8 +267,26 @@ export async function testServer(
     config: { ...serverConfig({ logLevel: 'silent' }, {}), ...options.config },
     model: () => (options.isLoading ? null : { id: 'scripted', createdSeconds: 1_700_000_000, generator }),
     metrics,
+    ...(options.every === undefined ? {} : { every: options.every }),
   });
   return { app, engine, metrics };
+}
+
+/** Time that passes when the test says so: every `fire` is an interval of all that wait. */
+export function manualTime(): { readonly every: Every; readonly intervalsMs: number[]; readonly fire: () => void } {
+  const waiting = new Set<() => void>();
+  const intervalsMs: number[] = [];
+  return {
+    every: (ms, fire) => {
+      intervalsMs.push(ms);
+      waiting.add(fire);
+      return { restart: () => undefined, stop: () => waiting.delete(fire) };
+    },
+    intervalsMs,
+    fire: () => {
+      for (const fire of waiting) fire();
+    },
+  };
 }
 
 /** Listens on a free port and gives the base URL. */

@@ -33,8 +33,7 @@ describe('createServer()', () => {
     const app = await server();
     for (const [method, url] of [
       ['GET', '/nowhere?key=1'],
-      ['POST', '/v1/embeddings'],
-      ['GET', '/v1/chat/completions'],
+      ['POST', '/v1/images/generations'],
     ] as const) {
       const response = await app.inject({ method, url });
       expect(response.statusCode).toBe(404);
@@ -46,6 +45,20 @@ describe('createServer()', () => {
           code: 'not_found',
         },
       });
+    }
+  });
+
+  it('answers methods that a path does not have with 405 and those that it has', async () => {
+    const app = await server();
+    for (const [method, url, allow] of [
+      ['GET', '/v1/chat/completions', 'POST'],
+      ['PUT', '/completions/', 'POST'],
+      ['POST', '/v1/models', 'GET, HEAD'],
+      ['DELETE', '/v1/models/org/any', 'GET, HEAD'],
+    ] as const) {
+      const response = await app.inject({ method, url });
+      expect([url, response.statusCode, response.headers.allow]).toEqual([url, 405, allow]);
+      expect(response.json().error).toMatchObject({ type: 'invalid_request_error', code: 'method_not_allowed' });
     }
   });
 
@@ -85,7 +98,8 @@ describe('createServer()', () => {
     expect(await status({})).toBe(401);
     expect(await status({}, '/metrics')).toBe(401);
     expect(await status({}, '/v1/nowhere')).toBe(401);
-    expect(await status({}, '/health')).toBe(200);
+    for (const url of ['/health', '/v1/health', '/health/live', '/health/ready'])
+      expect(await status({}, url)).toBe(200);
     const refused = await app.inject({ url: '/v1/models', headers: { authorization: 'Bearer nope' } });
     expect(refused.json().error).toMatchObject({ type: 'authentication_error', code: 'invalid_api_key' });
     expect(refused.body).not.toContain('nope');
@@ -167,6 +181,10 @@ describe('createServer()', () => {
     expect([loading.statusCode, loading.json()]).toEqual([503, { status: 'loading' }]);
     const ready = await (await server()).inject('/health');
     expect([ready.statusCode, ready.json()]).toEqual([200, { status: 'ok' }]);
+    const early = await server({ isLoading: true });
+    expect((await early.inject('/health/live')).statusCode).toBe(200);
+    expect((await early.inject('/health/ready')).headers['retry-after']).toBe('2');
+    expect((await (await server()).inject('/v1/health/ready/')).statusCode).toBe(200);
   });
 
   it('tells the counters of engine and HTTP under stable names', async () => {

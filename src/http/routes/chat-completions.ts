@@ -3,8 +3,8 @@ import type { FastifyInstance } from 'fastify';
 import type { AnswerEvent, AnswerUsage, TokenReport } from '../../generate.js';
 import { unknownProperties } from '../check.js';
 import { clientGone } from '../client-gone.js';
-import { loadedModel, type ServerDeps } from '../deps.js';
-import { sendEvents } from '../sse.js';
+import { loadedModel, type ServerDeps, streaming } from '../deps.js';
+import { COMPLETION_EVENTS, sendEvents } from '../sse.js';
 import { CHAT_SCHEMA, type ChatRequest, readChatRequest } from '../wire/chat.js';
 import { type Frame, newFrame } from '../wire/frame.js';
 import { chatLogprobs } from '../wire/logprobs.js';
@@ -30,7 +30,7 @@ export function chatCompletionsRoute(app: FastifyInstance, deps: ServerDeps): vo
     const answers = generator.start(jobs, signal);
     if (!chat.stream) return wholeAnswer(answers, newFrame('chatcmpl', 'chat.completion', model), chat);
     const chunks = answerChunks(answers, newFrame('chatcmpl', 'chat.completion.chunk', model), chat);
-    await sendEvents(reply, chunks, { pingSeconds: deps.config.pingSeconds, signal });
+    await sendEvents(reply, chunks, { ...streaming(deps), format: COMPLETION_EVENTS, signal });
     return reply;
   });
 }

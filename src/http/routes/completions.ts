@@ -3,8 +3,8 @@ import type { FastifyInstance } from 'fastify';
 import type { AnswerEvent, AnswerUsage, TextGenerator, TokenReport } from '../../generate.js';
 import { unknownProperties } from '../check.js';
 import { clientGone } from '../client-gone.js';
-import { loadedModel, type ServerDeps } from '../deps.js';
-import { sendEvents } from '../sse.js';
+import { loadedModel, type ServerDeps, streaming } from '../deps.js';
+import { COMPLETION_EVENTS, sendEvents } from '../sse.js';
 import { COMPLETION_SCHEMA, type CompletionRequest, type Prompt, readCompletionRequest } from '../wire/completion.js';
 import { type Frame, newFrame } from '../wire/frame.js';
 import { completionLogprobs } from '../wire/logprobs.js';
@@ -39,7 +39,7 @@ export function completionsRoute(app: FastifyInstance, deps: ServerDeps): void {
     const frame = newFrame('cmpl', 'text_completion', model);
     if (!completion.stream) return wholeAnswer(answers, frame, completion, echoes);
     const chunks = answerChunks(answers, frame, completion, echoes);
-    await sendEvents(reply, chunks, { pingSeconds: deps.config.pingSeconds, signal });
+    await sendEvents(reply, chunks, { ...streaming(deps), format: COMPLETION_EVENTS, signal });
     return reply;
   });
 }

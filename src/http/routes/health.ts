@@ -1,10 +1,14 @@
-/** GET /health: whether requests are answered. */
-import type { FastifyInstance } from 'fastify';
+/** GET /health and /health/ready: whether requests are answered. GET /health/live: whether the process is there. */
+import type { FastifyInstance, FastifyReply } from 'fastify';
 import type { ServerDeps } from '../deps.js';
 
 export function healthRoute(app: FastifyInstance, deps: ServerDeps): void {
-  app.get('/health', async (_request, reply) => {
+  const ready = async (_request: unknown, reply: FastifyReply) => {
     if (deps.model() !== null) return { status: 'ok' };
     return reply.status(503).header('retry-after', '2').send({ status: 'loading' });
-  });
+  };
+  app.get('/health', ready);
+  app.get('/health/ready', ready);
+  // A process that loads a model for minutes is alive: who restarts it on this word must not begin it anew.
+  app.get('/health/live', async () => ({ status: 'ok' }));
 }
