@@ -4,12 +4,14 @@
  */
 
 import { randomBytes } from 'node:crypto';
+import { withReasoning } from './answer-reasoning.js';
 import { FormatCompiler, type FormatSource } from './constrain/format.js';
 import type { FormatProgram } from './constrain/program.js';
 import { withToolPrompt } from './constrain/tool-prompt.js';
 import { type ToolEvent, ToolReader } from './constrain/tool-reader.js';
 import { HERMES } from './constrain/tool-rules.js';
 import type {
+  EmbedOptions,
   EngineClient,
   EngineInfo,
   EngineMetrics,
@@ -18,15 +20,20 @@ import type {
   Mode,
   Precision,
   Sampling,
+  TokenLogprob,
   Usage,
 } from './engine/types.js';
 import { MoestroError } from './errors.js';
 import { mergeAsync } from './merge.js';
+import { ReasoningSplit } from './text/reasoning.js';
 import { StopStrings } from './text/stop-strings.js';
 import type { ChatMessage, TextModel } from './text/types.js';
 
 export type Message = ChatMessage;
-export type AnswerUsage = Usage;
+export interface AnswerUsage extends Usage {
+  /** Of the answer's tokens, those that the model thought with; 0 where thoughts are not told apart. */
+  readonly reasoningTokens: number;
+}
 export type ModelInfo = EngineInfo;
 export type ModelMetrics = EngineMetrics;
 export type ModelMemory = MemoryState;
@@ -65,6 +72,8 @@ export interface AnswerOptions {
   readonly stop: readonly string[];
   readonly sampling: Sampling;
   readonly precision?: Precision;
+  /** Go on where the model would end its answer. */
+  readonly ignoreEos?: boolean;
   readonly format?: Format;
   /** Beside a format, an answer is either calls or in that format. */
   readonly toolUse?: ToolUse;
@@ -75,6 +84,10 @@ export interface Job {
   readonly options: AnswerOptions;
   /** Whether the answer goes on with the text of the prompt, so that a space before its first word belongs to it. */
   readonly continuesText?: boolean;
+  /** Tell the model's thoughts apart from its answer, where it is one that thinks. */
+  readonly splitsReasoning?: boolean;
+  /** Report the prompt's own tokens too, with as many alternatives as those of the answer. */
+  readonly reportsPrompt?: boolean;
 }
 
 export interface ReportedToken {
@@ -90,15 +103,36 @@ export interface TokenReport extends ReportedToken {
   readonly top: readonly ReportedToken[];
 }
 
+interface Piece<Kind> {
+  readonly kind: Kind;
+  readonly text: string;
+  readonly tokens: readonly TokenReport[];
+  readonly tokenCount: number;
+}
+
+/** A token of the prompt. Nothing foretells the first one. */
+export interface PromptReport extends Omit<TokenReport, 'logprob'> {
+  readonly logprob: number | null;
+}
+
 export type AnswerEvent =
   | { readonly kind: 'prefill'; readonly done: number; readonly total: number }
-  | { readonly kind: 'delta'; readonly text: string; readonly tokens: readonly TokenReport[] }
+  | { readonly kind: 'prompt'; readonly tokens: readonly PromptReport[] }
+  /** `tokenCount`: tokens of the answer until here. */
+  | Piece<'delta'>
+  /** What the model thinks before it answers. */
+  | Piece<'reasoning'>
   /** A call begins; calls of an answer are counted from 0, and its arguments follow. */
   | { readonly kind: 'toolCall'; readonly call: number; readonly id: string; readonly name: string }
   /** A piece of the JSON of that call's arguments. */
   | { readonly kind: 'toolArguments'; readonly call: number; readonly text: string }
   /** `toolCalls`: the answer ended by itself and holds calls. */
-  | { readonly kind: 'finish'; readonly reason: 'stop' | 'length' | 'toolCalls'; readonly usage: Usage };
+  | {
+      readonly kind: 'finish';
+      readonly reason: 'stop' | 'length' | 'toolCalls';
+      readonly usage: AnswerUsage /** The stop text that ended it. */;
+      readonly stop: string | null;
+    };
 
 /**
  * What a caller's mode and mean bits ask for: bits alone mean `routed`, neither leaves the choice to the engine.
@@ -112,6 +146,14 @@ export function precisionAsked(mode: Mode | undefined, bits: number | undefined)
   const needed = mode === 'exact' ? 'mode "routed" or "elastic"' : 'a number from 2 to 8';
   throw new MoestroError('INVALID_REQUEST', `Cannot run at ${found}: needed ${needed}`, { param: 'moestro.bits' });
 }
+
+/** What a request calls its prompt, for errors. */
+type PromptField = 'messages' | 'prompt' | 'input';
+
+/** Texts of one request that share steps at most. */
+const EMBEDDED_AT_ONCE = 8;
+/** A tenth of a second of tokenising. */
+const TOKENIZE_CHARACTERS_MAX = 1 << 20;
 
 /** Characters of a text that normalisation may turn into one: NFC joins three jamo, or a letter and its marks. */
 const NORMALISED_MAX = 4;
@@ -162,41 +204,114 @@ export class TextGenerator {
     messages: readonly Message[],
     kwargs: Readonly<Record<string, unknown>> = {},
     tools: readonly Tool[] = [],
+    param: PromptField = 'messages',
   ): readonly number[] {
     const described = tools.map(({ name, description, parameters }) => ({
       type: 'function',
       function: { name, ...(description === undefined ? {} : { description }), parameters },
     }));
     const characters = messages.reduce((sum, { content }) => sum + (content?.length ?? 0) + 1, 0);
-    this.#checkCharacters(characters + (tools.length > 0 ? JSON.stringify(described).length : 0), 'messages');
+    this.#checkCharacters(characters + (tools.length > 0 ? JSON.stringify(described).length : 0), param);
     if (this.#text.knowsTools ?? true) {
-      return this.#checked(this.#text.encodeChat(messages, { kwargs, tools: described }), 'messages');
+      return this.#checked(this.#text.encodeChat(messages, { kwargs, tools: described }), param);
     }
     const told = withToolPrompt(messages, described, HERMES);
-    return this.#checked(this.#text.encodeChat(told, { kwargs }), 'messages');
+    return this.#checked(this.#text.encodeChat(told, { kwargs }), param);
   }
 
   /** Plain text to prompt ids; special tokens written in it count as such. Throws CONTEXT_LENGTH_EXCEEDED. */
-  promptFromText(text: string): readonly number[] {
-    this.#checkCharacters(text.length, 'prompt');
-    return this.#checked(this.#text.encode(text, { special: true }), 'prompt');
+  promptFromText(text: string, param: PromptField = 'prompt'): readonly number[] {
+    this.#checkCharacters(text.length, param);
+    return this.#checked(this.#text.encode(text, { special: true }), param);
   }
 
   /** Ids as they are. Throws INVALID_REQUEST when one is outside of the vocabulary, CONTEXT_LENGTH_EXCEEDED. */
-  promptFromIds(ids: readonly number[]): readonly number[] {
-    const outside = ids.find((id) => !(Number.isInteger(id) && id >= 0 && id < this.vocabSize));
-    if (outside !== undefined) {
-      const needed = `needed whole numbers from 0 to ${this.vocabSize - 1}`;
-      throw new MoestroError('INVALID_REQUEST', `Cannot use the token id ${outside} of the prompt: ${needed}`, {
-        param: 'prompt',
-      });
-    }
-    return this.#checked(ids, 'prompt');
+  promptFromIds(ids: readonly number[], param: PromptField = 'prompt'): readonly number[] {
+    return this.#checked(this.checkIds(ids, param), param);
   }
 
-  /** Ids back to text: for `echo`. */
-  textOf(ids: readonly number[]): string {
-    return this.#text.decode(ids);
+  /**
+   * A text and what follows it to the prompt for what stands between them, by the model's own markers.
+   *
+   * @throws {MoestroError} UNSUPPORTED_PARAMETER when the model has none, CONTEXT_LENGTH_EXCEEDED.
+   */
+  promptBetween(before: string, after: string): readonly number[] {
+    if (this.#text.fill === null) {
+      const found = `Cannot put a text before a suffix: "${this.info.modelName}" has no markers for it`;
+      throw new MoestroError('UNSUPPORTED_PARAMETER', `${found}, needed a model trained to fill in the middle`, {
+        param: 'suffix',
+      });
+    }
+    this.#checkCharacters(before.length + after.length, 'prompt');
+    const [prefix, suffix, middle] = this.#text.fill;
+    const encode = (text: string) => this.#text.encode(text, { special: false, addBos: false });
+    const bos = this.#text.encode('');
+    return this.#checked([...bos, prefix, ...encode(before), suffix, ...encode(after), middle], 'prompt');
+  }
+
+  /** Ids back to text: for `echo`, and with special tokens as they are written. */
+  textOf(ids: readonly number[], withSpecial = false): string {
+    return this.#text.decode(ids, { skipSpecial: !withSpecial });
+  }
+
+  /**
+   * A text to ids as it stands: no prompt, so it may be longer than the context.
+   *
+   * @throws {MoestroError} INVALID_REQUEST when it is so long that tokenising it would hold up everybody else.
+   */
+  tokenize(text: string, options: { readonly special: boolean; readonly addBos?: boolean }): readonly number[] {
+    const most = Math.max(TOKENIZE_CHARACTERS_MAX, this.#charactersMax);
+    if (text.length > most) {
+      const found = `Cannot tokenise ${text.length} characters at once: needed at most ${most}`;
+      throw new MoestroError('INVALID_REQUEST', found, { param: 'content' });
+    }
+    return this.#text.encode(text, options);
+  }
+
+  /** Bytes of one token as it is written, special ones too. */
+  tokenBytes(id: number): Uint8Array {
+    const bytes = this.#text.tokenBytes(id);
+    return bytes.length > 0 ? bytes : new TextEncoder().encode(this.#text.tokenText(id));
+  }
+
+  /** Ids that are all of the vocabulary. Throws INVALID_REQUEST. */
+  checkIds(ids: readonly number[], param: string): readonly number[] {
+    const outside = ids.find((id) => !(Number.isInteger(id) && id >= 0 && id < this.vocabSize));
+    if (outside === undefined) return ids;
+    const found = `Cannot use the token id ${outside} of "${param}"`;
+    throw new MoestroError('INVALID_REQUEST', `${found}: needed whole numbers from 0 to ${this.vocabSize - 1}`, {
+      param,
+    });
+  }
+
+  /**
+   * One vector for each text, Float32Array [hiddenSize], in their order; {@link EMBEDDED_AT_ONCE} of them share a step
+   * at most, so that one request cannot fill the server.
+   *
+   * @throws {MoestroError} QUEUE_FULL before anything has started; what the engine throws.
+   */
+  async embed(
+    texts: readonly (readonly number[])[],
+    options: EmbedOptions,
+    signal: AbortSignal,
+  ): Promise<readonly Float32Array[]> {
+    const atOnce = Math.max(1, Math.min(texts.length, EMBEDDED_AT_ONCE, this.capacity - this.#underWay));
+    const release = this.#hold(atOnce);
+    const failed = new AbortController();
+    const either = AbortSignal.any([signal, failed.signal]);
+    const vectors: Float32Array[] = [];
+    let next = 0;
+    const run = async (): Promise<void> => {
+      for (let at = next++; at < texts.length; at = next++)
+        vectors[at] = await this.#engine.embed(texts[at]!, options, either);
+    };
+    try {
+      await Promise.all(Array.from({ length: atOnce }, run));
+      return vectors;
+    } finally {
+      failed.abort();
+      release();
+    }
   }
 
   metrics(): Promise<EngineMetrics> {
@@ -220,28 +335,33 @@ export class TextGenerator {
     signal: AbortSignal,
   ): AsyncGenerator<{ readonly index: number; readonly value: AnswerEvent }, void, void> {
     const compiled = jobs.map((job) => ({ job, program: this.#programOf(job.options) }));
-    if (this.#underWay + jobs.length > this.capacity) {
-      throw new MoestroError(
-        'QUEUE_FULL',
-        `Cannot take the request: ${this.#underWay} answers are under way, needed room for ${jobs.length} of ${this.capacity}`,
-        { found: this.#underWay, needed: this.capacity - jobs.length },
-      );
-    }
-    this.#underWay += jobs.length;
-    let held = true;
-    const release = () => {
-      if (held) this.#underWay -= jobs.length;
-      held = false;
-    };
+    const release = this.#hold(jobs.length);
     signal.addEventListener('abort', release, { once: true });
     return this.#run(compiled, signal, release);
+  }
+
+  /** Counts answers as under way, until what it returns is called. Throws QUEUE_FULL. */
+  #hold(count: number): () => void {
+    if (this.#underWay + count > this.capacity) {
+      throw new MoestroError(
+        'QUEUE_FULL',
+        `Cannot take the request: ${this.#underWay} answers are under way, needed room for ${count} of ${this.capacity}`,
+        { found: this.#underWay, needed: this.capacity - count },
+      );
+    }
+    this.#underWay += count;
+    let held = true;
+    return () => {
+      if (held) this.#underWay -= count;
+      held = false;
+    };
   }
 
   async *#run(jobs: readonly CompiledJob[], signal: AbortSignal, release: () => void) {
     const left = new AbortController();
     const either = AbortSignal.any([signal, left.signal]);
     try {
-      const answers = jobs.map((job) => this.#answer(job, either));
+      const answers = jobs.map((compiled) => this.#split(compiled.job, this.#answer(compiled, either)));
       yield* mergeAsync(answers, () => left.abort());
     } finally {
       signal.removeEventListener('abort', release);
@@ -249,22 +369,34 @@ export class TextGenerator {
     }
   }
 
+  /** The answer with its thoughts told apart, where the job asks for it and the model is one that thinks. */
+  #split(job: Job, events: AsyncGenerator<AnswerEvent, void, void>): AsyncGenerator<AnswerEvent, void, void> {
+    const { thinking } = this.#text;
+    if (job.splitsReasoning !== true || thinking === null) return events;
+    // Markers are a token each, or a few: whatever a template writes after one is white space.
+    const ending = this.#text.decode(job.promptIds.slice(-16), { skipSpecial: false }).trimEnd();
+    return withReasoning(events, new ReasoningSplit(thinking, ending.endsWith(thinking.open)));
+  }
+
   async *#answer(
-    { job: { promptIds, options, continuesText = false }, program }: CompiledJob,
+    { job: { promptIds, options, continuesText = false, reportsPrompt = false }, program }: CompiledJob,
     signal: AbortSignal,
   ): AsyncGenerator<AnswerEvent, void, void> {
     signal.throwIfAborted();
-    if (options.maxTokens === 0) {
-      yield { kind: 'finish', reason: 'length', usage: usageUntil(promptIds.length, 0) };
+    if (options.maxTokens === 0 && !reportsPrompt) {
+      yield { kind: 'finish', reason: 'length', usage: usageUntil(promptIds.length, 0), stop: null };
       return;
     }
+    const prompt = new PromptReporter(this.#text);
+    if (reportsPrompt) yield { kind: 'prompt', tokens: [prompt.report(promptIds[0]!, null, [])] };
     const request: GenerateRequest = {
       promptIds,
       maxTokens: options.maxTokens,
-      stopTokenIds: this.#text.eosTokenIds,
+      stopTokenIds: options.ignoreEos === true ? [] : this.#text.eosTokenIds,
       sampling: options.sampling,
       ...(options.precision === undefined ? {} : { precision: options.precision }),
       ...(program === null ? {} : { format: program }),
+      ...(reportsPrompt ? { promptLogprobs: options.sampling.topLogprobs ?? 0 } : {}),
     };
     const writer = new AnswerWriter(this.#text, options, continuesText);
     const calls = options.toolUse === undefined ? null : new CallWriter();
@@ -277,6 +409,11 @@ export class TextGenerator {
           case 'prefill':
             yield event;
             break;
+          case 'prompt': {
+            const tokens = event.tokens.map((token) => prompt.report(token.tokenId, token.logprob, token.topLogprobs));
+            yield { kind: 'prompt', tokens };
+            break;
+          }
           case 'token': {
             const delta = writer.push(event);
             if (delta !== null) yield* calls === null ? [delta] : calls.push(delta);
@@ -286,7 +423,8 @@ export class TextGenerator {
               const ended: IteratorResult<unknown, unknown> | undefined = await events.return?.();
               const usage = (ended?.value as Usage | undefined) ?? usageUntil(promptIds.length, writer.tokenCount);
               if (calls !== null) yield* calls.flush();
-              yield { kind: 'finish', reason: calls?.reason('stop') ?? 'stop', usage };
+              const reason = calls?.reason('stop') ?? 'stop';
+              yield { kind: 'finish', reason, usage: { ...usage, reasoningTokens: 0 }, stop: writer.stop };
               return;
             }
             break;
@@ -296,8 +434,9 @@ export class TextGenerator {
             const rest = writer.end();
             if (rest !== null) yield* calls === null ? [rest] : calls.push(rest);
             if (calls !== null) yield* calls.flush();
-            const reason = writer.isStopped ? 'stop' : event.reason;
-            yield { kind: 'finish', reason: calls?.reason(reason) ?? reason, usage: event.usage };
+            const ended = writer.isStopped ? 'stop' : event.reason;
+            const reason = calls?.reason(ended) ?? ended;
+            yield { kind: 'finish', reason, usage: { ...event.usage, reasoningTokens: 0 }, stop: writer.stop };
             return;
           }
           default:
@@ -348,7 +487,7 @@ export class TextGenerator {
     );
   }
 
-  #checked(ids: readonly number[], param: 'messages' | 'prompt'): readonly number[] {
+  #checked(ids: readonly number[], param: PromptField): readonly number[] {
     if (ids.length === 0) {
       throw new MoestroError('INVALID_REQUEST', 'Cannot answer an empty prompt: needed at least one token', { param });
     }
@@ -373,19 +512,21 @@ interface CompiledJob {
 class CallWriter {
   readonly #reader = new ToolReader(HERMES);
   #call = -1;
+  #tokenCount = 0;
 
-  *push({ text, tokens }: Extract<AnswerEvent, { kind: 'delta' }>): Generator<AnswerEvent, void, void> {
+  *push({ text, tokens, tokenCount }: Extract<AnswerEvent, { kind: 'delta' }>): Generator<AnswerEvent, void, void> {
+    this.#tokenCount = tokenCount;
     let reports = tokens;
     for (const event of this.#reader.push(text)) {
       if (event.kind !== 'text') {
         yield* this.#told(event);
         continue;
       }
-      yield { kind: 'delta', text: event.text, tokens: reports };
+      yield { kind: 'delta', text: event.text, tokens: reports, tokenCount };
       reports = [];
     }
     // Tokens of calls are no content; those of text whose end is held back are.
-    if (reports.length > 0 && this.#call < 0) yield { kind: 'delta', text: '', tokens: reports };
+    if (reports.length > 0 && this.#call < 0) yield { kind: 'delta', text: '', tokens: reports, tokenCount };
   }
 
   *flush(): Generator<AnswerEvent, void, void> {
@@ -400,7 +541,7 @@ class CallWriter {
   *#told(event: ToolEvent): Generator<AnswerEvent, void, void> {
     switch (event.kind) {
       case 'text':
-        yield { kind: 'delta', text: event.text, tokens: [] };
+        yield { kind: 'delta', text: event.text, tokens: [], tokenCount: this.#tokenCount };
         break;
       case 'call':
         yield {
@@ -422,6 +563,8 @@ class CallWriter {
 /** One answer on its way from token ids to text: owns the detokenizer, the stop strings and the tokens held back. */
 class AnswerWriter {
   isStopped = false;
+  /** The stop text that was found. */
+  stop: string | null = null;
   tokenCount = 0;
   #text: TextModel;
   #detokenizer;
@@ -449,8 +592,8 @@ class AnswerWriter {
     const begin = this.#written;
     this.#written += piece.length;
     if (this.#wantsReports) {
-      const top = token.topLogprobs.map((other) => this.#report(other.tokenId, other.logprob));
-      const report = { ...this.#report(token.tokenId, token.logprob ?? LOGPROB_FLOOR), begin, top };
+      const top = token.topLogprobs.map((other) => reported(this.#text, other.tokenId, other.logprob));
+      const report = { ...reported(this.#text, token.tokenId, token.logprob ?? LOGPROB_FLOOR), begin, top };
       this.#held.push({ report, end: this.#written });
     }
     return this.#emit(piece);
@@ -464,7 +607,7 @@ class AnswerWriter {
     if (this.isStopped) return delta;
     const tokens = [...(delta?.tokens ?? []), ...this.#held.splice(0).map((held) => held.report)];
     const text = delta?.text ?? '';
-    return text === '' && tokens.length === 0 ? null : { kind: 'delta', text, tokens };
+    return text === '' && tokens.length === 0 ? null : { kind: 'delta', text, tokens, tokenCount: this.tokenCount };
   }
 
   #emit(piece: string, isLast = false): Extract<AnswerEvent, { kind: 'delta' }> | null {
@@ -473,6 +616,7 @@ class AnswerWriter {
       const result = this.#stops.push(piece);
       text = result.text;
       this.isStopped = result.stopped;
+      this.stop ??= result.matched;
       if (isLast && !this.isStopped) text += this.#stops.flush();
     }
     this.#emitted += text.length;
@@ -485,21 +629,40 @@ class AnswerWriter {
       tokens.push(first.report);
       this.#held.shift();
     }
-    return text === '' && tokens.length === 0 ? null : { kind: 'delta', text, tokens };
-  }
-
-  #report(id: number, logprob: number): ReportedToken {
-    return {
-      text: this.#text.tokenText(id),
-      bytes: [...this.#text.tokenBytes(id)],
-      logprob: Math.max(logprob, LOGPROB_FLOOR),
-    };
+    return text === '' && tokens.length === 0 ? null : { kind: 'delta', text, tokens, tokenCount: this.tokenCount };
   }
 }
 
+/** The prompt's tokens as the answer's are told, with places in the prompt's text. */
+class PromptReporter {
+  #text: TextModel;
+  #detokenizer;
+  #written = 0;
+
+  constructor(text: TextModel) {
+    this.#text = text;
+    this.#detokenizer = text.detokenizer();
+  }
+
+  report(tokenId: number, logprob: number | null, topLogprobs: readonly TokenLogprob[]): PromptReport {
+    const begin = this.#written;
+    this.#written += this.#detokenizer.push(tokenId).length;
+    const top = topLogprobs.map((other) => reported(this.#text, other.tokenId, other.logprob));
+    const token = reported(this.#text, tokenId, logprob ?? LOGPROB_FLOOR);
+    return { ...token, logprob: logprob === null ? null : token.logprob, begin, top };
+  }
+}
+
+const reported = (text: TextModel, id: number, logprob: number): ReportedToken => ({
+  text: text.tokenText(id),
+  bytes: [...text.tokenBytes(id)],
+  logprob: Math.max(logprob, LOGPROB_FLOOR),
+});
+
 /** What is known of an answer without the engine's word: its tokens. The rest is NaN, which JSON writes as null. */
-function usageUntil(promptTokens: number, completionTokens: number): Usage {
+function usageUntil(promptTokens: number, completionTokens: number): AnswerUsage {
   return {
+    reasoningTokens: 0,
     promptTokens,
     completionTokens,
     cachedTokens: 0,

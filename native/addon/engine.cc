@@ -33,6 +33,7 @@ Napi::FunctionReference* Engine::define(Napi::Env env) {
                                                InstanceMethod<&Engine::shared_ffn>("sharedFfn"),
                                                InstanceMethod<&Engine::run_experts>("runExperts"),
                                                InstanceMethod<&Engine::finish_layer>("finishLayer"),
+                                               InstanceMethod<&Engine::hidden_states>("hiddenStates"),
                                                InstanceMethod<&Engine::logits>("logits"),
                                                InstanceMethod<&Engine::take_completions>("takeCompletions"),
                                                InstanceMethod<&Engine::wait_completions>("waitCompletions"),
@@ -278,13 +279,25 @@ void Engine::finish_layer(const Napi::CallbackInfo& info) {
   model_->finish_layer(layer, weights.data());
 }
 
-void Engine::logits(const Napi::CallbackInfo& info) {
+std::span<const int32_t> Engine::rows_argument(const Napi::CallbackInfo& info) const {
   const Napi::Env env = info.Env();
   check_batch(env);
   const auto rows = to_span<int32_t>(env, info[0], "rows", 1);
   for (const int32_t row : rows) {
-    if (row < 0 || row >= model_->batch_tokens()) throw_argument(env, "a logits row", "a token of the batch");
+    if (row < 0 || row >= model_->batch_tokens()) throw_argument(env, "a row", "a token of the batch");
   }
+  return rows;
+}
+
+void Engine::hidden_states(const Napi::CallbackInfo& info) {
+  const auto rows = rows_argument(info);
+  const auto out = to_span<float>(info.Env(), info[1], "out", rows.size() * model_->dims().hidden);
+  model_->hidden_states(rows, out.data());
+}
+
+void Engine::logits(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto rows = rows_argument(info);
   if (rows.size() > static_cast<size_t>(std::min(model_->batch_tokens(), model_->max_logit_rows())))
     throw_argument(env, "rows", "at most one a token, and at most maxLogitRows");
   const auto out = to_span<float>(env, info[1], "out", rows.size() * model_->dims().vocab);

@@ -28,6 +28,7 @@ class Engine : public Napi::ObjectWrap<Engine>, private ReadGate {
   void shared_ffn(const Napi::CallbackInfo& info);
   Napi::Value run_experts(const Napi::CallbackInfo& info);
   void finish_layer(const Napi::CallbackInfo& info);
+  void hidden_states(const Napi::CallbackInfo& info);
   void logits(const Napi::CallbackInfo& info);
   Napi::Value take_completions(const Napi::CallbackInfo& info);
   Napi::Value wait_completions(const Napi::CallbackInfo& info);
@@ -48,6 +49,7 @@ class Engine : public Napi::ObjectWrap<Engine>, private ReadGate {
   void check_open(Napi::Env env) const;
   void check_batch(Napi::Env env) const;
   int layer_argument(const Napi::CallbackInfo& info) const;
+  std::span<const int32_t> rows_argument(const Napi::CallbackInfo& info) const;
   Napi::Value move_completions(const Napi::CallbackInfo& info);
 
   std::shared_ptr<Ledger> ledger_;

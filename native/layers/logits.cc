@@ -1,4 +1,4 @@
-// The final norm and the head for the rows that somebody asked about.
+// The final norm, and the head, for the rows that somebody asked about.
 #include <algorithm>
 #include <cstring>
 
@@ -6,14 +6,18 @@
 
 namespace moestro {
 
+void Model::hidden_states(std::span<const int32_t> rows, float* out) {
+  const size_t hidden = dims_.hidden;
+  for (size_t i = 0; i < rows.size(); ++i)
+    kernels_->rmsnorm_f32(s_.x + rows[i] * hidden, final_norm_, dims_.hidden, dims_.eps, out + i * hidden);
+}
+
 void Model::logits(std::span<const int32_t> rows, float* out) {
   const int hidden = dims_.hidden;
   const size_t vocab = dims_.vocab;
-  // xn is the input of the last FFN, which is done with it.
   const int n = static_cast<int>(rows.size());
-  for (int i = 0; i < n; ++i)
-    kernels_->rmsnorm_f32(s_.x + static_cast<size_t>(rows[i]) * hidden, final_norm_, hidden, dims_.eps,
-                          s_.xn + static_cast<size_t>(i) * hidden);
+  // xn is the input of the last FFN, which is done with it.
+  hidden_states(rows, s_.xn);
   quantize(s_.xn, n, hidden, s_.q8);
   if (vocab % kTileRows == 0) {
     const DenseJob job[] = {{head_, out, vocab}};

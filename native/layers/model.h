@@ -169,6 +169,8 @@ class Model {
   // Runs all groups; returns nanoseconds in which compute waited for a read.
   uint64_t run_experts(int layer, std::span<ExpertGroup> groups, ReadGate& gate);
   void finish_layer(int layer, const float* weights);
+  // out [rows][hidden]: the residual stream after the final norm, which is what the head reads. Any number of rows.
+  void hidden_states(std::span<const int32_t> rows, float* out);
   // out [rows][vocab]; at most max_logit_rows and max_batch_tokens rows.
   void logits(std::span<const int32_t> rows, float* out);
 

@@ -61,7 +61,12 @@ const SAMPLING_RANGES: readonly (readonly [name: keyof Sampling, least: number, 
 ];
 
 /** @throws {MoestroError} INVALID_REQUEST naming the first number that is out of its range. */
-export function checkDrawing({ sampling, maxTokens }: Pick<GenerateRequest, 'sampling' | 'maxTokens'>): void {
+export function checkDrawing({
+  sampling,
+  maxTokens,
+  promptLogprobs = 0,
+}: Pick<GenerateRequest, 'sampling' | 'maxTokens' | 'promptLogprobs'>): void {
+  inRange('promptLogprobs', promptLogprobs, 0, 20);
   for (const [name, least, most] of SAMPLING_RANGES) inRange(name, sampling[name], least, most);
   if (sampling.seed !== null) inRange('seed', sampling.seed, -Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER);
   if (sampling.topLogprobs !== null) inRange('topLogprobs', sampling.topLogprobs, 0, 20);

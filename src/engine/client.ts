@@ -6,6 +6,7 @@ import { workerFile } from '../worker-file.js';
 import { Answer, type Listener } from './answer.js';
 import { errorFromWire, type FromEngine, type Line, type ToEngine } from './messages.js';
 import type {
+  EmbedOptions,
   EngineClient,
   EngineConfig,
   EngineInfo,
@@ -121,6 +122,30 @@ class ThreadClient implements EngineClient {
 
   evaluate(tokenIds: readonly number[], options: EvaluateOptions = {}): Promise<Float32Array> {
     return this.#call((id) => ({ kind: 'evaluate', id, tokenIds, options }));
+  }
+
+  async embed(tokenIds: readonly number[], options: EmbedOptions, signal?: AbortSignal): Promise<Float32Array> {
+    const cancelled = () => new MoestroError('CANCELLED', 'Cannot finish the request: it was cancelled');
+    if (signal?.aborted) throw cancelled();
+    let onAbort = (): void => {};
+    const aborted = new Promise<never>((_resolve, reject) => {
+      onAbort = () => reject(cancelled());
+    });
+    const embedded = this.#call<Float32Array>((id) => {
+      const rejectAborted = onAbort;
+      onAbort = () => {
+        this.#listeners.delete(id);
+        this.#post({ kind: 'abort', id });
+        rejectAborted();
+      };
+      return { kind: 'embed', id, tokenIds, options };
+    });
+    signal?.addEventListener('abort', onAbort, { once: true });
+    try {
+      return await Promise.race([embedded, aborted]);
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+    }
   }
 
   collectImportance(on: boolean, width = 1): Promise<void> {

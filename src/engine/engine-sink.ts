@@ -5,5 +5,6 @@ import type { EngineEvent } from './types.js';
 export interface EngineSink {
   event(id: number, event: EngineEvent): void;
   failed(id: number, error: MoestroError): void;
-  evaluated(id: number, logits: Float32Array): void;
+  /** What an evaluation or an embedding asked for. */
+  evaluated(id: number, values: Float32Array): void;
 }

@@ -25,10 +25,19 @@ import type { Pressure } from './memory-watch.js';
 import { MetricsCounters } from './metrics-counters.js';
 import { OpenSequences } from './open-sequences.js';
 import { Policies } from './policies.js';
+import { PooledStates } from './pooled-states.js';
 import { Sampler, SamplerScratch } from './sampler.js';
 import { scheduleStep } from './scheduler.js';
 import { Sequence } from './sequence.js';
-import type { EngineMetrics, EvaluateOptions, GenerateRequest, MemoryState, Mode, Usage } from './types.js';
+import type {
+  EmbedOptions,
+  EngineMetrics,
+  EvaluateOptions,
+  GenerateRequest,
+  MemoryState,
+  Mode,
+  Usage,
+} from './types.js';
 import { WeightCounts } from './weight-counts.js';
 
 export interface EngineParts {
@@ -132,6 +141,7 @@ export class Engine {
       open: this.#open,
       sink: parts.sink,
       vocabSize: this.#vocabSize,
+      hiddenSize: model.architecture.hiddenSize,
       contextLength: () => this.#limits.contextLength,
       chunkTokens: plan.chunkTokens,
       maxLogitRows: memory.maxLogitRows,
@@ -208,6 +218,7 @@ export class Engine {
         matcher: this.#matcherOf(request),
         mayJump: request.sampling.topLogprobs === null,
         evaluation: null,
+        promptLogprobs: request.promptLogprobs,
         submittedMs: this.#parts.now(),
       }),
     );
@@ -240,6 +251,25 @@ export class Engine {
         matcher: null,
         mayJump: false,
         evaluation: new Evaluation(from, tokenIds.length - from, this.#limits.vocabSize),
+        submittedMs: this.#parts.now(),
+      }),
+    );
+  }
+
+  /** One vector for the text, through `sink.evaluated`. Throws as `generate`. */
+  embed(id: number, tokenIds: readonly number[], { pooling, precision }: EmbedOptions): void {
+    checkTokens(tokenIds, this.#limits.contextLength, this.#limits);
+    this.#open.enqueue(
+      new Sequence({
+        id,
+        promptIds: tokenIds,
+        table: this.#open.openTable(),
+        policy: this.#policies.of(precision),
+        maxTokens: 0,
+        stopTokenIds: new Set(),
+        sampler: null,
+        evaluation: null,
+        pooled: new PooledStates(pooling, tokenIds.length, this.#parts.model.architecture.hiddenSize),
         submittedMs: this.#parts.now(),
       }),
     );

@@ -6,14 +6,17 @@ import type { Batch } from './batch.js';
 import type { EngineSink } from './engine-sink.js';
 import type { Evaluation } from './evaluation.js';
 import type { OpenSequences } from './open-sequences.js';
+import type { PooledStates } from './pooled-states.js';
+import { tokenLogprobs } from './sampler.js';
 import type { Sequence } from './sequence.js';
-import type { EngineEvent } from './types.js';
+import type { EngineEvent, PromptToken } from './types.js';
 
 export interface RowFinisherParts {
   readonly native: NativeEngine;
   readonly open: OpenSequences;
   readonly sink: EngineSink;
   readonly vocabSize: number;
+  readonly hiddenSize: number;
   /** Positions of one sequence at most: fewer while memory is short. */
   readonly contextLength: () => number;
   /** Tokens of one step, and rows of logits asked for at once, at most. */
@@ -26,16 +29,16 @@ export class RowFinisher {
   readonly #parts: RowFinisherParts;
   readonly #logits: Float32Array;
   readonly #logitRows: Int32Array;
-  /** Apart from #logitRows, which gathers while evaluations of the same step already ask for theirs. */
+  /** Apart from #logitRows, which gathers while evaluations, embeddings and reports of prompts of the same step already ask for theirs. */
   readonly #evaluationRows: Int32Array;
   /** Sequences of this step that get a token. */
   readonly #sampled: Sequence[] = [];
 
   constructor(parts: RowFinisherParts) {
     this.#parts = parts;
-    this.#logits = new Float32Array(parts.maxLogitRows * parts.vocabSize);
+    this.#logits = new Float32Array(Math.max(parts.maxLogitRows * parts.vocabSize, parts.hiddenSize));
     this.#logitRows = new Int32Array(parts.chunkTokens);
-    this.#evaluationRows = new Int32Array(parts.maxLogitRows);
+    this.#evaluationRows = new Int32Array(Math.max(parts.maxLogitRows, this.#stateRows()));
   }
 
   /** Logits where they are needed, tokens from them, and the ends of sequences. Returns milliseconds in native calls. */
@@ -55,7 +58,15 @@ export class RowFinisher {
         if (sequence.computed < sequence.promptLength) continue;
         this.#parts.open.close(sequence);
         sink.evaluated(sequence.id, sequence.evaluation.logits());
+      } else if (sequence.pooled !== null) {
+        nativeMs += this.#poolStates(sequence.pooled, sequence.computed - count, first, count);
+        if (sequence.computed < sequence.promptLength) continue;
+        this.#parts.open.close(sequence);
+        sink.evaluated(sequence.id, sequence.pooled.vector());
       } else {
+        if (sequence.promptLogprobs !== null) {
+          nativeMs += this.#reportPrompt(sequence, sequence.promptLogprobs, sequence.computed - count, first, count);
+        }
         if (sequence.generated === 0) {
           sink.event(sequence.id, { kind: 'prefill', done: sequence.computed, total: sequence.promptLength });
         }
@@ -153,6 +164,48 @@ export class RowFinisher {
       for (let i = 0; i < rows; ++i) this.#evaluationRows[i] = first + done + i;
       native.logits(this.#evaluationRows.subarray(0, rows), evaluation.rows(position + done, rows));
     }
+    return this.#parts.now() - started;
+  }
+
+  /** Rows of hidden states that the memory of logits holds: it is there, and not in use before tokens are drawn. */
+  #stateRows(): number {
+    return Math.max(1, Math.floor(this.#logits.length / this.#parts.hiddenSize));
+  }
+
+  /** Hidden states of `count` tokens of the batch from `first` on, which stand at `position` and after, as far as wanted. */
+  #poolStates(pooled: PooledStates, position: number, first: number, count: number): number {
+    const { native, hiddenSize } = this.#parts;
+    const started = this.#parts.now();
+    for (let at = pooled.from(position, count); at < position + count; ) {
+      const rows = Math.min(this.#stateRows(), position + count - at);
+      for (let i = 0; i < rows; ++i) this.#evaluationRows[i] = first + at - position + i;
+      const states = this.#logits.subarray(0, rows * hiddenSize);
+      native.hiddenStates(this.#evaluationRows.subarray(0, rows), states);
+      pooled.add(states, rows);
+      at += rows;
+    }
+    return this.#parts.now() - started;
+  }
+
+  /** Logprobs of the prompt's tokens after each of the `count` tokens, one event for all of them. */
+  #reportPrompt(sequence: Sequence, top: number, position: number, first: number, count: number): number {
+    const { native, maxLogitRows, vocabSize, sink } = this.#parts;
+    const started = this.#parts.now();
+    const tokens: PromptToken[] = [];
+    // Logits at a position foretell the token after it.
+    const end = Math.min(position + count, sequence.promptLength - 1);
+    for (let at = Math.max(position, sequence.promptReported - 1); at < end; ) {
+      const rows = Math.min(maxLogitRows, end - at);
+      for (let i = 0; i < rows; ++i) this.#evaluationRows[i] = first + at - position + i;
+      native.logits(this.#evaluationRows.subarray(0, rows), this.#logits.subarray(0, rows * vocabSize));
+      for (let i = 0; i < rows; ++i) {
+        const logits = this.#logits.subarray(i * vocabSize, (i + 1) * vocabSize);
+        tokens.push(tokenLogprobs(logits, sequence.tokens[at + i + 1]!, top));
+      }
+      at += rows;
+    }
+    sequence.promptReported += tokens.length;
+    if (tokens.length > 0) sink.event(sequence.id, { kind: 'prompt', tokens });
     return this.#parts.now() - started;
   }
 

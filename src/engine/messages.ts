@@ -1,6 +1,6 @@
 /** What the engine thread and its client say to each other: plain data, and errors that keep their code. */
 import { MoestroError, toMoestroError } from '../errors.js';
-import type { EngineEvent, EngineInfo, EvaluateOptions, GenerateRequest } from './types.js';
+import type { EmbedOptions, EngineEvent, EngineInfo, EvaluateOptions, GenerateRequest } from './types.js';
 
 /** Ids are the client's and count up: one per request, whatever its kind. */
 export type ToEngine =
@@ -10,6 +10,12 @@ export type ToEngine =
       readonly id: number;
       readonly tokenIds: readonly number[];
       readonly options: EvaluateOptions;
+    }
+  | {
+      readonly kind: 'embed';
+      readonly id: number;
+      readonly tokenIds: readonly number[];
+      readonly options: EmbedOptions;
     }
   /** Given up: no answer comes. */
   | { readonly kind: 'abort'; readonly id: number }

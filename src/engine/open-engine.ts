@@ -77,6 +77,7 @@ export async function openEngine(
       ioBackend: io.backend,
       ioDirect: io.direct,
       contextLength: memory.plan.contextLength,
+      hiddenSize: manifest.architecture.hiddenSize,
       vocabSize: manifest.architecture.vocabSize,
       memory: memory.plan,
     },

@@ -7,7 +7,7 @@
  */
 import type { TokenMask } from '../constrain/masks.js';
 import { Random } from './random.js';
-import type { Sampling, TokenLogprob } from './types.js';
+import type { PromptToken, Sampling, TokenLogprob } from './types.js';
 
 /**
  * Tokens whose probability is below e^-30 times the best one's are never drawn: over 150,000 tokens that is 1.4e-8 of
@@ -129,6 +129,17 @@ export class Sampler {
     }
     return ids[count - 1]!;
   }
+}
+
+/**
+ * What the model thought of a token that is known already.
+ *
+ * @param logits Float32Array [vocabSize] before that token; not changed.
+ * @param count alternatives to tell.
+ */
+export function tokenLogprobs(logits: Float32Array, tokenId: number, count: number): PromptToken {
+  const logZ = logSumExp(logits);
+  return { tokenId, logprob: logits[tokenId]! - logZ, topLogprobs: topTokens(logits, count, logZ) };
 }
 
 /** The highest logit's token, the lower id among equals. NaN never wins. */

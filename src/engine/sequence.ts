@@ -4,6 +4,7 @@ import type { MoestroError } from '../errors.js';
 import type { LevelPolicy } from '../experts/precision.js';
 import type { Evaluation } from './evaluation.js';
 import type { BlockTable } from './kv-blocks.js';
+import type { PooledStates } from './pooled-states.js';
 import type { Sampler } from './sampler.js';
 import type { Runnable } from './scheduler.js';
 import type { Usage } from './types.js';
@@ -27,6 +28,10 @@ export interface SequenceOptions {
   readonly mayJump: boolean;
   /** Null for a sequence that generates. */
   readonly evaluation: Evaluation | null;
+  /** Of a sequence that only wants its prompt's hidden states. */
+  readonly pooled?: PooledStates;
+  /** Alternatives to report for each token of the prompt; nothing is reported when absent. */
+  readonly promptLogprobs?: number | undefined;
   readonly submittedMs: number;
 }
 
@@ -43,6 +48,10 @@ export class Sequence implements Runnable {
   readonly matcher: Matcher | null;
   readonly mayJump: boolean;
   readonly evaluation: Evaluation | null;
+  readonly pooled: PooledStates | null;
+  readonly promptLogprobs: number | null;
+  /** Tokens of the prompt that were reported; what is computed anew is not reported anew. */
+  promptReported = 1;
   /** Tokens whose keys and values are in the KV cache. */
   computed = 0;
   lastStep = -1;
@@ -72,6 +81,8 @@ export class Sequence implements Runnable {
     this.matcher = options.matcher;
     this.mayJump = options.mayJump;
     this.evaluation = options.evaluation;
+    this.pooled = options.pooled ?? null;
+    this.promptLogprobs = options.promptLogprobs ?? null;
     this.#submittedMs = options.submittedMs;
   }
 

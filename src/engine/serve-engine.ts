@@ -105,6 +105,9 @@ function answer(
       case 'evaluate':
         engine.evaluate(message.id, message.tokenIds, message.options);
         break;
+      case 'embed':
+        engine.embed(message.id, message.tokenIds, message.options);
+        break;
       case 'abort':
         engine.abort(message.id);
         break;

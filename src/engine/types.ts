@@ -96,6 +96,8 @@ export interface GenerateRequest {
   readonly precision?: Precision;
   /** What the answer has to be; needs an engine that was given the bytes of its tokens. */
   readonly format?: FormatProgram;
+  /** Report the prompt's own tokens too, with so many alternatives each, 0..20; not when absent. */
+  readonly promptLogprobs?: number;
 }
 
 export interface TokenLogprob {
@@ -117,8 +119,15 @@ export interface Usage {
   readonly decodeMs: number;
 }
 
+/** A token that is known, and what the model thought of it. */
+export interface PromptToken extends TokenLogprob {
+  readonly topLogprobs: readonly TokenLogprob[];
+}
+
 export type EngineEvent =
   | { readonly kind: 'prefill'; readonly done: number; readonly total: number }
+  /** The next tokens of the prompt, from its second one on: nothing foretells the first. Only with `promptLogprobs`. */
+  | { readonly kind: 'prompt'; readonly tokens: readonly PromptToken[] }
   | {
       readonly kind: 'token';
       readonly tokenId: number;
@@ -179,6 +188,7 @@ export interface EngineInfo {
   readonly ioDirect: boolean;
   readonly contextLength: number;
   readonly vocabSize: number;
+  readonly hiddenSize: number;
   readonly memory: MemoryPlan;
 }
 
@@ -234,6 +244,14 @@ export interface EvaluateOptions {
   readonly precision?: Precision;
 }
 
+/** One vector for a text: the mean over its tokens, or the state of its last one, which has seen all others. */
+export type Pooling = 'mean' | 'last';
+
+export interface EmbedOptions {
+  readonly pooling: Pooling;
+  readonly precision?: Precision;
+}
+
 /** Bin i counts weights from 2^(-(i + 1) / 4) up to 2^(-i / 4), the last one all that are less. */
 export const WEIGHT_BINS = 96;
 export const WEIGHT_BINS_PER_OCTAVE = 4;
@@ -258,6 +276,11 @@ export interface EngineClient {
    * Throws INVALID_REQUEST when one asks for more, and as `generate`.
    */
   evaluate(tokenIds: readonly number[], options?: EvaluateOptions): Promise<Float32Array>;
+  /**
+   * The final normed hidden states of a text as one vector, Float32Array [hiddenSize], not scaled to unit length. The
+   * text takes part in steps as a prompt does; `signal` frees it within one step. Throws as `generate`.
+   */
+  embed(tokenIds: readonly number[], options: EmbedOptions, signal?: AbortSignal): Promise<Float32Array>;
   /**
    * Sums of input products of every expert since `collectImportance(true)`, for calibration: gateUp [hiddenSize, width],
    * down [expertSize, width], as NativeEngine.collectImportance tells.

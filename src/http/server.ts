@@ -11,11 +11,26 @@ import { answerNotHttp } from './not-http.js';
 import { budgetRoute } from './routes/budget.js';
 import { chatCompletionsRoute } from './routes/chat-completions.js';
 import { completionsRoute } from './routes/completions.js';
+import { embeddingsRoute } from './routes/embeddings.js';
 import { healthRoute } from './routes/health.js';
+import { messagesError, messagesRoutes } from './routes/messages.js';
 import { metricsRoute } from './routes/metrics.js';
 import { modelsRoute } from './routes/models.js';
+import { responsesRoute } from './routes/responses.js';
+import { tokenizeRoutes } from './routes/tokenize.js';
 
-const ROUTES = [chatCompletionsRoute, completionsRoute, modelsRoute, healthRoute, metricsRoute, budgetRoute];
+const ROUTES = [
+  chatCompletionsRoute,
+  completionsRoute,
+  responsesRoute,
+  messagesRoutes,
+  embeddingsRoute,
+  tokenizeRoutes,
+  modelsRoute,
+  healthRoute,
+  metricsRoute,
+  budgetRoute,
+];
 
 /** Pages served from this machine: a chat app under development on any port. */
 const LOCAL_ORIGIN = /^https?:\/\/(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/;
@@ -87,7 +102,7 @@ export async function createServer(deps: ServerDeps): Promise<FastifyInstance> {
     const { status } = ERRORS[error.code];
     const isDeliberate = status < 500 || ERRORS[error.code].retry || status === 507;
     request.log[isDeliberate ? 'info' : 'error']({ err: thrown }, error.message);
-    return answer(reply, error);
+    return answer(reply, error, routeOf(request.routeOptions.url).startsWith('/messages'));
   });
 
   for (const prefix of ['', '/v1']) {
@@ -101,9 +116,13 @@ export async function createServer(deps: ServerDeps): Promise<FastifyInstance> {
   return app;
 }
 
-function answer(reply: FastifyReply, error: MoestroError): FastifyReply {
+/** @param forAnthropic whether it is read by a client of that API. */
+function answer(reply: FastifyReply, error: MoestroError, forAnthropic = false): FastifyReply {
   const { status, headers, body } = errorAnswer(error);
-  return reply.status(status).headers(headers).send(body);
+  return reply
+    .status(status)
+    .headers(headers)
+    .send(forAnthropic ? messagesError(error) : body);
 }
 
 /**

@@ -173,6 +173,8 @@ export interface NativeEngine {
   runExperts(layer: number, groupCount: number, groups: Int32Array, assignments: Int32Array): number;
   /** residual += shared + sum over ranks, in rank order, of weights[token * topK + rank] * expert output. */
   finishLayer(layer: number, weights: Float32Array): void;
+  /** The residual stream after the final norm, for the given token rows: out Float32Array [rows.length, hiddenSize]. */
+  hiddenStates(rows: Int32Array, out: Float32Array): void;
   /** Final norm and head for the given token rows: out Float32Array [rows.length, vocabSize]. */
   logits(rows: Int32Array, out: Float32Array): void;
 

@@ -34,6 +34,8 @@ class FileTextModel implements TextModel {
   readonly bosTokenId: number | null;
   readonly hasChatTemplate: boolean;
   readonly knowsTools: boolean;
+  readonly thinking: TextModel['thinking'];
+  readonly fill: TextModel['fill'];
   private readonly addsBos: boolean;
   private readonly tokenizer: Tokenizer;
   private readonly templates: ChatTemplates;
@@ -48,6 +50,10 @@ class FileTextModel implements TextModel {
     this.hasChatTemplate = this.templates.size > 0;
     // A template that never asks for them ignores them.
     this.knowsTools = [...this.templates.values()].some((source) => /\btools\b/.test(source));
+    // Every family that thinks in the open writes these two; a template without the second one knows no thoughts.
+    const thinks = [...this.templates.values()].some((template) => template.includes('</think>'));
+    this.thinking = thinks ? { open: '<think>', close: '</think>' } : null;
+    this.fill = fillIds(this.tokenizer);
     this.templateTokens = readTemplateTokens(config);
     this.specials = this.tokenizer.addedTokens.filter((token) => token.isSpecial).map((token) => token.content);
     const idOf = (content: string | undefined): number | null =>
@@ -118,6 +124,22 @@ class FileTextModel implements TextModel {
     });
     return guard.restore(rendered);
   }
+}
+
+/** Markers of "fill in the middle" as the families write them: Qwen, StarCoder and those after it, DeepSeek. */
+const FILL_MARKERS = [
+  ['<|fim_prefix|>', '<|fim_suffix|>', '<|fim_middle|>'],
+  ['<fim_prefix>', '<fim_suffix>', '<fim_middle>'],
+  ['<｜fim▁begin｜>', '<｜fim▁hole｜>', '<｜fim▁end｜>'],
+] as const;
+
+function fillIds({ addedTokens }: Tokenizer): TextModel['fill'] {
+  const idOf = (content: string): number | undefined => addedTokens.find((token) => token.content === content)?.id;
+  for (const markers of FILL_MARKERS) {
+    const [prefix, suffix, middle] = markers.map(idOf);
+    if (prefix !== undefined && suffix !== undefined && middle !== undefined) return [prefix, suffix, middle];
+  }
+  return null;
 }
 
 const toolsOrNull = (tools: readonly unknown[] | undefined): readonly unknown[] | null =>

@@ -18,6 +18,10 @@ export interface TextModel {
   readonly hasChatTemplate: boolean;
   /** Whether the chat template tells the model of tools; true when absent. */
   readonly knowsTools?: boolean;
+  /** What a model that thinks before it answers writes around its thoughts; null where the template knows of none. */
+  readonly thinking: { readonly open: string; readonly close: string } | null;
+  /** Ids before a text, before what follows it, and before what is to be put between; null where there are none. */
+  readonly fill: readonly [prefix: number, suffix: number, middle: number] | null;
   /** Messages to prompt text by the model's chat template. Throws TEMPLATE_FAILED with the template's own message. */
   renderChat(
     messages: readonly ChatMessage[],
@@ -48,6 +52,8 @@ export interface ChatMessage {
   readonly name?: string;
   readonly tool_calls?: readonly unknown[];
   readonly tool_call_id?: string;
+  /** What an assistant thought before it said this: templates of models that think ask for it. */
+  readonly reasoning_content?: string;
 }
 
 /** Ids to text pieces that never end inside a character. */

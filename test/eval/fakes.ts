@@ -46,6 +46,8 @@ export const digitText: TextModel = {
   tokenText: String,
   eosTokenIds: [7],
   bosTokenId: 0,
+  thinking: null,
+  fill: null,
   hasChatTemplate: true,
   renderChat: (messages) => messages.map((message) => message.content).join(''),
   encodeChat: (messages: readonly ChatMessage[]) => [...(messages[0]?.content ?? '')].map(Number),

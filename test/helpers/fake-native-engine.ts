@@ -349,6 +349,15 @@ export class FakeNativeEngine implements NativeEngine {
     }
   }
 
+  hiddenStates(rows: Int32Array, out: Float32Array): void {
+    const { hiddenSize } = this.#o.architecture;
+    this.#check(out.length === rows.length * hiddenSize, 'a wrong length of hidden states');
+    for (let i = 0; i < rows.length; ++i) {
+      const h = this.#residual[rows[i]!]!;
+      for (let at = 0; at < hiddenSize; ++at) out[i * hiddenSize + at] = (mix(h, ~at) % 4096) / 2048 - 1;
+    }
+  }
+
   takeCompletions(out: Int32Array): number {
     this.#advance();
     const taken = this.#landed.splice(0, Math.floor(out.length / COMPLETION_STRIDE));

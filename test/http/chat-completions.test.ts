@@ -289,6 +289,35 @@ describe('POST /v1/chat/completions', () => {
     );
   });
 
+  it('tells thoughts apart from the answer, whole and as a stream, unless asked not to', async () => {
+    const { app } = await server(saying('<think>\nHm.\n</think>\n\nYes.'));
+    const whole = (await post(app, { messages: USER })).json();
+    expect(whole.choices[0].message).toEqual({
+      role: 'assistant',
+      content: 'Yes.',
+      refusal: null,
+      reasoning_content: 'Hm.',
+    });
+    // Bytes are tokens here: all up to the end of the marker.
+    expect(whole.usage.completion_tokens_details.reasoning_tokens).toBe(20);
+    const deltas = chunksOf((await post(app, { messages: USER, stream: true })).body).flatMap(({ choices }) =>
+      choices.map(({ delta }) => delta as { reasoning_content?: string; content?: string }),
+    );
+    expect(deltas.map(({ reasoning_content = '' }) => reasoning_content).join('')).toBe('Hm.');
+    expect(deltas.map(({ content = '' }) => content).join('')).toBe('Yes.');
+    const plain = (await post(app, { messages: USER, reasoning_format: 'none' })).json();
+    expect(plain.choices[0].message.content).toContain('</think>');
+  });
+
+  it('begins within the thoughts when the prompt ends with their marker', async () => {
+    const { app } = await server(saying('Hm.</think>Yes.'));
+    const messages = [{ role: 'user', content: 'think: <think>' }];
+    expect((await post(app, { messages })).json().choices[0].message).toMatchObject({
+      content: 'Yes.',
+      reasoning_content: 'Hm.',
+    });
+  });
+
   it('gives reasoning_effort and chat_template_kwargs to the template', async () => {
     const { app, engine } = await server(saying('x'));
     await post(app, { messages: USER, reasoning_effort: 'none' });

@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify';
 import { afterEach, describe, expect, it } from 'vitest';
-import { saying, sseEvents, testServer } from './scripted.js';
+import { saying, sseEvents, testServer, USAGE } from './scripted.js';
 
 let open: FastifyInstance[] = [];
 afterEach(async () => {
@@ -108,6 +108,72 @@ describe('POST /v1/completions', () => {
     expect(events.flatMap((event) => event.choices?.[0]?.logprobs?.text_offset ?? [])).toEqual([0, 1, 1, 1, 2]);
   });
 
+  it('puts a text between prompt and suffix by the markers of the model', async () => {
+    const { post, engine } = await server('!');
+    expect((await post({ prompt: 'a', suffix: 'b' })).statusCode).toBe(200);
+    expect(engine.requests[0]!.promptIds).toEqual([257, 0x61, 258, 0x62, 259]);
+  });
+
+  it('keeps the likeliest of best_of answers and counts them all', async () => {
+    let answer = 0;
+    const { app } = await testServer(async function* (request) {
+      const tokenId = 0x61 + answer++;
+      const logprob = [-3, -0.5, -2][answer - 1]!;
+      yield { kind: 'token', tokenId, logprob, topLogprobs: [] };
+      const usage = { ...USAGE, promptTokens: request.promptIds.length, completionTokens: 1 };
+      yield { kind: 'finish', reason: 'stop', usage };
+    });
+    const payload = { prompt: 'x', best_of: 3, n: 2 };
+    const body = (await app.inject({ method: 'POST', url: '/v1/completions', payload })).json();
+    await app.close();
+    expect(body.choices.map(({ text }: { text: string }) => text)).toEqual(['b', 'c']);
+    expect(body.choices[0].logprobs).toBeNull();
+    expect(body.usage).toMatchObject({ prompt_tokens: 1, completion_tokens: 3 });
+  });
+
+  it('repeats the prompt with the logprobs of its own tokens', async () => {
+    const { app, engine } = await testServer(async function* (request) {
+      const token = (tokenId: number) => ({
+        tokenId,
+        logprob: -1,
+        topLogprobs: [{ tokenId: 0x2a, logprob: -Infinity }],
+      });
+      yield { kind: 'prompt', tokens: request.promptIds.slice(1).map(token) };
+      yield* saying('cd')(request, async () => undefined);
+    });
+    const post = (more: object) =>
+      app.inject({
+        method: 'POST',
+        url: '/v1/completions',
+        payload: { prompt: 'ab', echo: true, logprobs: 1, ...more },
+      });
+    const [choice] = (await post({})).json().choices;
+    expect(choice).toMatchObject({
+      text: 'abcd',
+      logprobs: {
+        tokens: ['a', 'b', 'c', 'd'],
+        token_logprobs: [null, -1, -0.5, -0.5],
+        top_logprobs: [null, { '*': -9999 }, { c: -0.5 }, { d: -0.5 }],
+        text_offset: [0, 1, 2, 3],
+      },
+    });
+    const nothing = (await post({ max_tokens: 0 })).json().choices[0];
+    expect([nothing.text, nothing.logprobs.token_logprobs]).toEqual(['ab', [null, -1]]);
+    expect(engine.requests.map(({ promptLogprobs }) => promptLogprobs)).toEqual([1, 1]);
+    const events = sseEvents((await post({ stream: true })).body) as {
+      choices?: { text: string; logprobs: { text_offset: number[] } | null }[];
+    }[];
+    expect(events.flatMap((event) => event.choices?.[0]?.logprobs?.text_offset ?? [])).toEqual([0, 1, 2, 3]);
+    await app.close();
+  });
+
+  it('goes on where the model would end when ignore_eos is set', async () => {
+    const { post, engine } = await server('!');
+    const neutral = { typical_p: 1, mirostat: 0, mirostat_tau: 5, dry_multiplier: 0, cache_prompt: true, n_keep: 4 };
+    expect((await post({ prompt: 'a', ignore_eos: true, ...neutral })).statusCode).toBe(200);
+    expect(engine.requests[0]!.stopTokenIds).toEqual([]);
+  });
+
   const refused: readonly (readonly [string, object, string, string])[] = [
     ['no prompt', {}, 'prompt', 'invalid_value'],
     ['an empty prompt', { prompt: '' }, 'prompt', 'invalid_value'],
@@ -116,9 +182,13 @@ describe('POST /v1/completions', () => {
     ['an id outside of the vocabulary', { prompt: [260] }, 'prompt', 'invalid_value'],
     ['a negative id', { prompt: [[-1]] }, 'prompt', 'invalid_value'],
     ['more prompts than there is room for', { prompt: Array(21).fill('x') }, 'prompt', 'invalid_value'],
-    ['a suffix', { prompt: 'x', suffix: 'y' }, 'suffix', 'unsupported_parameter'],
-    ['best_of', { prompt: 'x', best_of: 2 }, 'best_of', 'unsupported_parameter'],
-    ['echo with logprobs', { prompt: 'x', echo: true, logprobs: 1 }, 'echo', 'unsupported_parameter'],
+    ['a suffix beside ids', { prompt: [1], suffix: 'y' }, 'prompt', 'invalid_value'],
+    ['a suffix with echo', { prompt: 'x', suffix: 'y', echo: true }, 'echo', 'invalid_value'],
+    ['a best_of below n', { prompt: 'x', best_of: 1, n: 2 }, 'best_of', 'invalid_value'],
+    ['a best_of of 17', { prompt: 'x', best_of: 17 }, 'best_of', 'invalid_value'],
+    ['a best_of in a stream', { prompt: 'x', best_of: 2, stream: true }, 'best_of', 'invalid_value'],
+    ['typical_p', { prompt: 'x', typical_p: 0.9 }, 'typical_p', 'unsupported_parameter'],
+    ['mirostat', { prompt: 'x', mirostat: 2 }, 'mirostat', 'unsupported_parameter'],
   ];
   it.each(refused)('refuses %s with 400', async (_name, body, param, code) => {
     const { post } = await server('x');

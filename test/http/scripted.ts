@@ -27,12 +27,17 @@ export const CONTEXT_LENGTH = 512;
 export const byteText: TextModel = {
   vocabSize: VOCAB_SIZE,
   encode: (text) => [...Buffer.from(text, 'utf8')],
-  decode: (ids) => Buffer.from(ids.filter((id) => id < 256)).toString('utf8'),
+  decode: (ids, { skipSpecial = true } = {}) =>
+    Buffer.from(ids.flatMap((id) => (id < 256 ? [id] : skipSpecial ? [] : [...Buffer.from(`<${id}>`)]))).toString(
+      'utf8',
+    ),
   tokenBytes: (id) => (id < 256 ? Uint8Array.of(id) : new Uint8Array()),
   tokenText: (id) => (id < 256 ? Buffer.from([id]).toString('utf8') : ''),
   eosTokenIds: [EOS],
   bosTokenId: null,
   hasChatTemplate: true,
+  thinking: { open: '<think>', close: '</think>' },
+  fill: [257, 258, 259],
   renderChat,
   encodeChat: (messages, options) => [...Buffer.from(renderChat(messages, options), 'utf8')],
   // As vocabularies of SentencePiece's shape do: a text of its own does not begin with a space.
@@ -82,6 +87,7 @@ export const INFO: EngineInfo = {
   ioDirect: false,
   contextLength: CONTEXT_LENGTH,
   vocabSize: VOCAB_SIZE,
+  hiddenSize: 4,
   memory: {
     total: 100 << 20,
     dense: 10 << 20,
@@ -205,6 +211,12 @@ export function scriptedEngine(script: Script): ScriptedEngine {
         },
       };
       return { [Symbol.asyncIterator]: () => iterator };
+    },
+    // The sum of the ids, then how many there are, then which pooling: what a test can check.
+    embed: async (tokenIds, { pooling }, signal) => {
+      if (signal?.aborted) throw new MoestroError('CANCELLED', 'Cannot go on: cancelled');
+      const sum = tokenIds.reduce((total, id) => total + id, 0);
+      return Float32Array.of(sum, tokenIds.length, pooling === 'mean' ? 1 : 0, 0);
     },
     evaluate: () => Promise.reject(new Error('not scripted')),
     collectImportance: () => Promise.reject(new Error('not scripted')),

@@ -25,6 +25,7 @@ export function chatCompletionsRoute(app: FastifyInstance, deps: ServerDeps): vo
     const jobs = Array.from({ length: chat.choices }, (_, choice) => ({
       promptIds,
       options: optionsOfChoice(chat.options, choice),
+      splitsReasoning: chat.splitsReasoning,
     }));
     const signal = clientGone(reply, () => deps.metrics.countCancelled('/chat/completions'));
     const answers = generator.start(jobs, signal);
@@ -38,6 +39,7 @@ export function chatCompletionsRoute(app: FastifyInstance, deps: ServerDeps): vo
 async function wholeAnswer(answers: Answers, frame: Frame, chat: ChatRequest) {
   const parts = Array.from({ length: chat.choices }, () => ({
     content: '',
+    reasoning: '',
     tokens: [] as TokenReport[],
     calls: [] as { id: string; type: 'function'; function: { name: string; arguments: string } }[],
     reason: 'stop' as 'stop' | 'length' | 'toolCalls',
@@ -45,8 +47,9 @@ async function wholeAnswer(answers: Answers, frame: Frame, chat: ChatRequest) {
   const usages: AnswerUsage[] = [];
   for await (const { index, value } of answers) {
     const part = parts[index]!;
-    if (value.kind === 'delta') {
-      part.content += value.text;
+    if (value.kind === 'delta' || value.kind === 'reasoning') {
+      if (value.kind === 'delta') part.content += value.text;
+      else part.reasoning += value.text;
       part.tokens.push(...value.tokens);
     } else if (value.kind === 'toolCall') {
       part.calls.push({ id: value.id, type: 'function', function: { name: value.name, arguments: '' } });
@@ -60,13 +63,14 @@ async function wholeAnswer(answers: Answers, frame: Frame, chat: ChatRequest) {
   const wantsLogprobs = chat.options.sampling.topLogprobs !== null;
   return {
     ...frame,
-    choices: parts.map(({ content, tokens, calls, reason }, index) => ({
+    choices: parts.map(({ content, reasoning, tokens, calls, reason }, index) => ({
       index,
       message: {
         role: 'assistant',
         // An answer that is nothing but calls has no content.
         content: calls.length > 0 && content === '' ? null : content,
         refusal: null,
+        ...(reasoning === '' ? {} : { reasoning_content: reasoning }),
         ...(calls.length === 0 ? {} : { tool_calls: calls }),
       },
       logprobs: wantsLogprobs ? chatLogprobs(tokens) : null,
@@ -101,11 +105,14 @@ async function* answerChunks(answers: Answers, frame: Frame, chat: ChatRequest):
       if (chat.reportProgress && index === 0) yield { ...frame, choices: [], prompt_progress: progress };
       continue;
     }
+    if (value.kind === 'prompt') continue;
     if (!hasBegun.has(index)) {
       hasBegun.add(index);
       yield chunk(index, { role: 'assistant', content: '' });
     }
-    if (value.kind === 'delta') {
+    if (value.kind === 'reasoning') {
+      yield chunk(index, { reasoning_content: value.text }, null, value.tokens);
+    } else if (value.kind === 'delta') {
       yield chunk(index, { content: value.text }, null, value.tokens);
     } else if (value.kind === 'toolCall') {
       const { call, id, name } = value;

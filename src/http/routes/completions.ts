@@ -1,13 +1,14 @@
 /** POST /v1/completions: text or token ids in, what follows out, without a chat template. */
 import type { FastifyInstance } from 'fastify';
-import type { AnswerEvent, AnswerUsage, TextGenerator, TokenReport } from '../../generate.js';
+import type { AnswerEvent, AnswerUsage, PromptReport, TextGenerator, TokenReport } from '../../generate.js';
 import { unknownProperties } from '../check.js';
 import { clientGone } from '../client-gone.js';
 import { loadedModel, type ServerDeps, streaming } from '../deps.js';
 import { COMPLETION_EVENTS, sendEvents } from '../sse.js';
-import { COMPLETION_SCHEMA, type CompletionRequest, type Prompt, readCompletionRequest } from '../wire/completion.js';
+import { COMPLETION_SCHEMA, type CompletionRequest, readCompletionRequest } from '../wire/completion.js';
 import { type Frame, newFrame } from '../wire/frame.js';
-import { completionLogprobs } from '../wire/logprobs.js';
+import { completionLogprobs, meanLogprob } from '../wire/logprobs.js';
+import { type Prompt, promptIds } from '../wire/prompts.js';
 import { optionsOfChoice } from '../wire/sampling.js';
 import { usageBody } from '../wire/usage.js';
 
@@ -21,18 +22,10 @@ export function completionsRoute(app: FastifyInstance, deps: ServerDeps): void {
     const ignored = unknownProperties(COMPLETION_SCHEMA, request.body as object);
     if (ignored.length > 0) request.log.debug({ ignored }, 'fields that are not known here');
 
-    const prompts = completion.prompts.map((prompt) => idsOf(prompt, generator));
-    // Choice k of prompt p has index p * choices + k.
-    const jobs = prompts.flatMap((promptIds) =>
-      Array.from({ length: completion.choices }, (_, choice) => ({
-        promptIds,
-        options: optionsOfChoice(completion.options, choice),
-        continuesText: true,
-      })),
-    );
-    const echoes = jobs.map((job, index) => {
-      const prompt = completion.prompts[Math.floor(index / completion.choices)]!;
-      return !completion.echo ? '' : typeof prompt === 'string' ? prompt : generator.textOf(job.promptIds);
+    const jobs = jobsOf(completion, generator);
+    const echoes = jobs.map(({ promptIds: ids }, index) => {
+      const prompt = completion.prompts[Math.floor(index / completion.drawn)]!;
+      return !completion.echo ? '' : typeof prompt === 'string' ? prompt : generator.textOf(ids);
     });
     const signal = clientGone(reply, () => deps.metrics.countCancelled('/completions'));
     const answers = generator.start(jobs, signal);
@@ -44,19 +37,43 @@ export function completionsRoute(app: FastifyInstance, deps: ServerDeps): void {
   });
 }
 
-const idsOf = (prompt: Prompt, generator: TextGenerator): readonly number[] =>
-  typeof prompt === 'string' ? generator.promptFromText(prompt) : generator.promptFromIds(prompt);
+/** Choice k of prompt p has index p * drawn + k. */
+function jobsOf({ prompts, suffix, drawn, choices, echo, options }: CompletionRequest, generator: TextGenerator) {
+  const wantsLogprobs = options.sampling.topLogprobs !== null;
+  // The best of several is the one that the model itself found likeliest.
+  const weighed = drawn > choices && !wantsLogprobs ? { ...options.sampling, topLogprobs: 0 } : options.sampling;
+  return prompts.flatMap((prompt) => {
+    const ids = idsOf(prompt, suffix, generator);
+    return Array.from({ length: drawn }, (_, choice) => ({
+      promptIds: ids,
+      options: optionsOfChoice({ ...options, sampling: weighed }, choice),
+      continuesText: true,
+      reportsPrompt: echo && wantsLogprobs,
+    }));
+  });
+}
+
+const idsOf = (prompt: Prompt, suffix: string | null, generator: TextGenerator): readonly number[] =>
+  suffix !== null && typeof prompt === 'string'
+    ? generator.promptBetween(prompt, suffix)
+    : promptIds(prompt, generator);
+
+interface Part {
+  text: string;
+  readonly echoLength: number;
+  readonly prompt: PromptReport[];
+  readonly tokens: TokenReport[];
+  reason: string;
+}
 
 async function wholeAnswer(answers: Answers, frame: Frame, request: CompletionRequest, echoes: readonly string[]) {
-  const parts = echoes.map((text) => ({
-    text,
-    tokens: [] as TokenReport[],
-    reason: 'stop' as 'stop' | 'length' | 'toolCalls',
-  }));
+  const parts = echoes.map((text): Part => ({ text, echoLength: text.length, prompt: [], tokens: [], reason: 'stop' }));
   const usages: AnswerUsage[] = [];
   for await (const { index, value } of answers) {
     const part = parts[index]!;
-    if (value.kind === 'delta') {
+    if (value.kind === 'prompt') {
+      part.prompt.push(...value.tokens);
+    } else if (value.kind === 'delta') {
       part.text += value.text;
       part.tokens.push(...value.tokens);
     } else if (value.kind === 'finish') {
@@ -65,16 +82,24 @@ async function wholeAnswer(answers: Answers, frame: Frame, request: CompletionRe
     }
   }
   const { topLogprobs } = request.options.sampling;
+  const chosen = request.prompts.flatMap((_, p) => best(parts.slice(p * request.drawn), request));
   return {
     ...frame,
-    choices: parts.map(({ text, tokens, reason }, index) => ({
+    choices: chosen.map(({ text, echoLength, prompt, tokens, reason }, index) => ({
       text,
       index,
-      logprobs: topLogprobs === null ? null : completionLogprobs(tokens, topLogprobs > 0),
+      logprobs: topLogprobs === null ? null : completionLogprobs(prompt, tokens, topLogprobs > 0, echoLength),
       finish_reason: reason === 'length' ? 'length' : 'stop',
     })),
     usage: usageBody(usages, request.prompts.length),
   };
+}
+
+/** The answers to one prompt, which stand first in `parts`: all that were drawn, or the likeliest of them. */
+function best(parts: readonly Part[], { drawn, choices }: CompletionRequest): readonly Part[] {
+  const own = parts.slice(0, drawn);
+  if (drawn === choices) return own;
+  return own.sort((a, b) => meanLogprob(b.tokens) - meanLogprob(a.tokens)).slice(0, choices);
 }
 
 async function* answerChunks(
@@ -91,8 +116,14 @@ async function* answerChunks(
   for (const [index, echo] of echoes.entries()) if (echo !== '') yield chunk(index, echo, null, null);
   const usages: AnswerUsage[] = [];
   for await (const { index, value } of answers) {
-    if (value.kind === 'delta') {
-      const logprobs = topLogprobs === null ? null : completionLogprobs(value.tokens, topLogprobs > 0);
+    if (value.kind === 'prefill') {
+      const progress = { total: value.total, cache: 0, processed: value.done };
+      if (request.reportProgress && index === 0) yield { ...frame, choices: [], prompt_progress: progress };
+    } else if (value.kind === 'prompt') {
+      yield chunk(index, '', completionLogprobs(value.tokens, [], (topLogprobs ?? 0) > 0, 0), null);
+    } else if (value.kind === 'delta') {
+      const echoLength = echoes[index]!.length;
+      const logprobs = topLogprobs === null ? null : completionLogprobs([], value.tokens, topLogprobs > 0, echoLength);
       yield chunk(index, value.text, logprobs, null);
     } else if (value.kind === 'finish') {
       usages.push(value.usage);

@@ -8,31 +8,36 @@ import { responseFormat, TOOL_FIELDS, toolUse } from './tools.js';
 
 const ROLES = ['system', 'developer', 'user', 'assistant', 'tool', 'function'] as const;
 
+export const MESSAGES_FIELD = {
+  type: 'array',
+  minItems: 1,
+  items: {
+    type: 'object',
+    required: ['role'],
+    properties: {
+      role: { type: 'string', enum: ROLES },
+      content: { anyOf: [{ type: 'string' }, { type: 'array', items: { type: 'object' } }] },
+      name: { type: 'string' },
+      tool_calls: { type: 'array', items: {} },
+      tool_call_id: { type: 'string' },
+      // Two names for the thoughts of an earlier answer.
+      reasoning_content: { type: 'string' },
+      reasoning: { type: 'string' },
+    },
+  },
+} as const;
+
 export const CHAT_SCHEMA = {
   type: 'object',
   required: ['messages'],
   properties: {
     ...SAMPLING_FIELDS,
     model: { type: 'string' },
-    messages: {
-      type: 'array',
-      minItems: 1,
-      items: {
-        type: 'object',
-        required: ['role'],
-        properties: {
-          role: { type: 'string', enum: ROLES },
-          content: { anyOf: [{ type: 'string' }, { type: 'array', items: { type: 'object' } }] },
-          name: { type: 'string' },
-          tool_calls: { type: 'array', items: {} },
-          tool_call_id: { type: 'string' },
-        },
-      },
-    },
+    messages: MESSAGES_FIELD,
     max_completion_tokens: { type: 'integer', minimum: -1 },
     logprobs: { type: 'boolean' },
     top_logprobs: { type: 'integer', minimum: 0, maximum: 20 },
-    return_progress: { type: 'boolean' },
+    reasoning_format: { type: 'string' },
     reasoning_effort: { type: 'string' },
     chat_template_kwargs: { type: 'object' },
     modalities: { type: 'array', items: {} },
@@ -55,6 +60,8 @@ export interface ChatRequest {
   readonly stream: boolean;
   readonly includeUsage: boolean;
   readonly reportProgress: boolean;
+  /** Thoughts in a field of their own; off, they stay in the text. */
+  readonly splitsReasoning: boolean;
 }
 
 /** @throws {MoestroError} INVALID_REQUEST, UNSUPPORTED_PARAMETER, UNSUPPORTED_CONTENT, each with details.param. */
@@ -78,6 +85,7 @@ export function readChatRequest(json: unknown, limits: ModelLimits): ChatRequest
     stream: body.stream === true,
     includeUsage: body.stream_options?.include_usage === true,
     reportProgress: body.return_progress === true,
+    splitsReasoning: body.reasoning_format !== 'none',
   };
 }
 
@@ -126,7 +134,8 @@ function templateKwargs(body: ChatBody): Record<string, unknown> {
 /** What goes to the template as it is, is walked there by functions that call themselves: deeper than any honest value. */
 const NESTING_MAX = 100;
 
-function refuseDeep(value: unknown, path: string, left = NESTING_MAX): void {
+/** @throws {MoestroError} INVALID_REQUEST naming the value. */
+export function refuseDeep(value: unknown, path: string, left = NESTING_MAX): void {
   if (typeof value !== 'object' || value === null) return;
   if (left === 0) throw invalid(path, 'values nested deeper', `at most ${NESTING_MAX} levels`);
   for (const item of Object.values(value)) refuseDeep(item, path, left - 1);
@@ -140,15 +149,26 @@ function refuseUnsupported(body: ChatBody): void {
   if (modality >= 0) throw unsupported(`modalities[${modality}]`, '"text"');
 }
 
-type WireMessage = ChatBody['messages'][number];
+/** A message as clients write it: other APIs turn theirs into these. */
+export interface WireMessage {
+  readonly role: string;
+  readonly content?: string | readonly object[];
+  readonly name?: string;
+  readonly tool_calls?: readonly unknown[];
+  readonly tool_call_id?: string;
+  readonly reasoning_content?: string;
+  readonly reasoning?: string;
+}
 
-function readMessage(message: WireMessage, index: number): Message {
+/** @throws {MoestroError} INVALID_REQUEST, UNSUPPORTED_CONTENT naming the place. */
+export function readMessage(message: WireMessage, index: number): Message {
   const path = `messages[${index}]`;
   const content = message.content === undefined ? null : readContent(message.content, `${path}.content`);
   if (content === null && message.role !== 'assistant') {
     throw invalid(`${path}.content`, 'nothing', 'a string or a list of text parts');
   }
   refuseDeep(message.tool_calls, `${path}.tool_calls`);
+  const thoughts = message.reasoning_content ?? message.reasoning;
   // Newer names of older roles: templates know system and tool.
   const role = message.role === 'developer' ? 'system' : message.role === 'function' ? 'tool' : message.role;
   return {
@@ -158,6 +178,7 @@ function readMessage(message: WireMessage, index: number): Message {
     ...(message.name === undefined ? {} : { name: message.name }),
     ...(message.tool_calls === undefined ? {} : { tool_calls: message.tool_calls }),
     ...(message.tool_call_id === undefined ? {} : { tool_call_id: message.tool_call_id }),
+    ...(thoughts === undefined ? {} : { reasoning_content: thoughts }),
   };
 }
 

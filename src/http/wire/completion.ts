@@ -1,15 +1,16 @@
 /** The body of /v1/completions: its schema, and what it means. */
 import type { XStatic } from 'typebox/schema';
 import type { AnswerOptions } from '../../generate.js';
-import { check, invalid, shown } from '../check.js';
-import { answerOptions, choiceCount, type ModelLimits, SAMPLING_FIELDS, unsupported } from './sampling.js';
+import { check, invalid } from '../check.js';
+import { type Prompt, readPrompts } from './prompts.js';
+import { answerOptions, choiceCount, type ModelLimits, SAMPLING_FIELDS } from './sampling.js';
 
 export const COMPLETION_SCHEMA = {
   type: 'object',
   properties: {
     ...SAMPLING_FIELDS,
     model: { type: 'string' },
-    // A string, strings, token ids, or lists of token ids: told apart below.
+    // A string, strings, token ids, or lists of token ids: told apart in prompts.ts.
     prompt: {},
     echo: { type: 'boolean' },
     suffix: { type: 'string' },
@@ -19,16 +20,19 @@ export const COMPLETION_SCHEMA = {
 } as const;
 
 type CompletionBody = XStatic<typeof COMPLETION_SCHEMA>;
-export type Prompt = string | readonly number[];
 
 export interface CompletionRequest {
   readonly prompts: readonly Prompt[];
   readonly options: AnswerOptions;
-  /** Answers to each prompt. */
+  /** What follows each answer; null for nothing. */
+  readonly suffix: string | null;
+  /** Answers to each prompt, and how many are drawn to choose them from. */
   readonly choices: number;
+  readonly drawn: number;
   readonly echo: boolean;
   readonly stream: boolean;
   readonly includeUsage: boolean;
+  readonly reportProgress: boolean;
 }
 
 /** What OpenAI's completions have always done: a text model does not end by itself. */
@@ -37,41 +41,35 @@ const MAX_TOKENS_DEFAULT = 16;
 /** @throws {MoestroError} INVALID_REQUEST, UNSUPPORTED_PARAMETER, each with details.param. */
 export function readCompletionRequest(json: unknown, limits: ModelLimits): CompletionRequest {
   const body = check(COMPLETION_SCHEMA, json);
-  refuseUnsupported(body);
-  const prompts = readPrompts(body.prompt);
+  const prompts = readPrompts(body.prompt, 'prompt');
+  refuseContradictions(body, prompts);
   const choices = choiceCount(body.n, limits);
-  if (prompts.length * choices > limits.capacity) {
-    throw invalid('prompt', `${prompts.length} prompts with ${choices} choices each`, `${limits.capacity} at most`);
+  const drawn = body.best_of === undefined ? choices : choiceCount(body.best_of, limits, 'best_of');
+  if (prompts.length * drawn > limits.capacity) {
+    throw invalid('prompt', `${prompts.length} prompts with ${drawn} choices each`, `${limits.capacity} at most`);
   }
   const maxTokens = body.max_tokens ?? body.n_predict ?? MAX_TOKENS_DEFAULT;
   return {
     prompts,
     options: answerOptions(body, body.logprobs ?? null, limits, maxTokens),
+    suffix: body.suffix === undefined || body.suffix === '' ? null : body.suffix,
     choices,
+    drawn,
     echo: body.echo === true,
     stream: body.stream === true,
     includeUsage: body.stream_options?.include_usage === true,
+    reportProgress: body.return_progress === true,
   };
 }
 
-function refuseUnsupported(body: CompletionBody): void {
-  if (body.suffix !== undefined && body.suffix !== '') throw unsupported('suffix', 'it to be absent');
-  if (body.best_of !== undefined && body.best_of > (body.n ?? 1)) throw unsupported('best_of', 'at most "n"');
-  if (body.echo === true && body.logprobs !== undefined) throw unsupported('echo', '"logprobs" to be absent beside it');
-}
-
-const PROMPT_FORMS = 'a string, a list of strings, a list of token ids, or a list of lists of token ids';
-
-function readPrompts(prompt: unknown): readonly Prompt[] {
-  if (typeof prompt === 'string') return [prompt];
-  if (Array.isArray(prompt) && prompt.length > 0) {
-    const items: readonly unknown[] = prompt;
-    if (items.every((item) => typeof item === 'string')) return items;
-    if (isIds(items)) return [items];
-    if (items.every(isIds)) return items;
+function refuseContradictions(body: CompletionBody, prompts: readonly Prompt[]): void {
+  const { best_of: drawn, n = 1 } = body;
+  if (drawn !== undefined && drawn < n) throw invalid('best_of', String(drawn), `"n", which is ${n}, or more`);
+  if (drawn !== undefined && drawn > n && body.stream === true) {
+    throw invalid('best_of', `${drawn} in a stream`, '"stream" to be false: the best is known when all have ended');
   }
-  throw invalid('prompt', shown(prompt), PROMPT_FORMS);
+  if (body.suffix === undefined || body.suffix === '') return;
+  if (body.echo === true) throw invalid('echo', 'true beside "suffix"', 'it to be false');
+  const ids = prompts.findIndex((prompt) => typeof prompt !== 'string');
+  if (ids >= 0) throw invalid('prompt', 'token ids beside "suffix"', 'a string or a list of strings');
 }
-
-const isIds = (value: unknown): value is readonly number[] =>
-  Array.isArray(value) && value.length > 0 && value.every((item) => Number.isInteger(item));

@@ -1,5 +1,5 @@
 /** Token reports in the two shapes of the API: that of chat, and the older one of completions. */
-import type { ReportedToken, TokenReport } from '../../generate.js';
+import type { PromptReport, ReportedToken, TokenReport } from '../../generate.js';
 
 const entry = ({ text, logprob, bytes }: ReportedToken) => ({ token: text, logprob, bytes });
 
@@ -8,11 +8,28 @@ export const chatLogprobs = (tokens: readonly TokenReport[]) => ({
   refusal: null,
 });
 
-export const completionLogprobs = (tokens: readonly TokenReport[], wantsTop: boolean) => ({
-  tokens: tokens.map(({ text }) => text),
-  token_logprobs: tokens.map(({ logprob }) => logprob),
-  top_logprobs: wantsTop
-    ? tokens.map(({ top }) => Object.fromEntries(top.map(({ text, logprob }) => [text, logprob])))
-    : null,
-  text_offset: tokens.map(({ begin }) => begin),
-});
+/**
+ * @param prompt its tokens, where it is repeated. Nothing foretells the very first one: it has no logprob.
+ * @param echoLength characters before the answer: places are counted from the beginning of both.
+ */
+export function completionLogprobs(
+  prompt: readonly PromptReport[],
+  tokens: readonly TokenReport[],
+  wantsTop: boolean,
+  echoLength: number,
+) {
+  const all = [...prompt, ...tokens];
+  const alternatives = ({ top, logprob }: PromptReport) =>
+    logprob === null ? null : Object.fromEntries(top.map((other) => [other.text, other.logprob]));
+  return {
+    tokens: all.map(({ text }) => text),
+    token_logprobs: all.map(({ logprob }) => logprob),
+    top_logprobs: wantsTop ? all.map(alternatives) : null,
+    text_offset: [...prompt.map(({ begin }) => begin), ...tokens.map(({ begin }) => begin + echoLength)],
+  };
+}
+
+/** How likely the model found an answer, per token; an empty one is as likely as can be. */
+export function meanLogprob(tokens: readonly TokenReport[]): number {
+  return tokens.reduce((sum, { logprob }) => sum + logprob, 0) / Math.max(1, tokens.length);
+}

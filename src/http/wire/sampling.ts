@@ -9,6 +9,29 @@ const STOP_COUNT_MAX = 64;
 /** Answers to one request at most; the server's own capacity may be less. */
 export const CHOICES_MAX = 16;
 
+/** Our own account of a request: `"moestro": {"mode": "routed", "bits": 3}`. */
+export const MOESTRO_FIELD = {
+  type: 'object',
+  properties: {
+    mode: { type: 'string', enum: ['exact', 'routed', 'elastic'] },
+    bits: { type: 'number', minimum: 2, maximum: 8 },
+  },
+} as const;
+
+/**
+ * Samplers of llama.cpp that are not here, and the value with which each does nothing: that one is taken, since clients
+ * send whole forms; any other would change the answer and is refused. Their further settings do nothing without them.
+ */
+const ABSENT_SAMPLERS: Readonly<Record<string, number>> = {
+  typical_p: 1,
+  mirostat: 0,
+  dynatemp_range: 0,
+  xtc_probability: 0,
+  dry_multiplier: 0,
+  top_n_sigma: -1,
+  n_probs: 0,
+};
+
 export const SAMPLING_FIELDS = {
   stream: { type: 'boolean' },
   stream_options: { type: 'object', properties: { include_usage: { type: 'boolean' } } },
@@ -37,13 +60,16 @@ export const SAMPLING_FIELDS = {
   guided_json: {},
   guided_regex: { type: 'string' },
   guided_choice: { type: 'array', items: { type: 'string' }, minItems: 1 },
-  moestro: {
-    type: 'object',
-    properties: {
-      mode: { type: 'string', enum: ['exact', 'routed', 'elastic'] },
-      bits: { type: 'number', minimum: 2, maximum: 8 },
-    },
-  },
+  typical_p: { type: 'number' },
+  mirostat: { type: 'number' },
+  dynatemp_range: { type: 'number' },
+  xtc_probability: { type: 'number' },
+  dry_multiplier: { type: 'number' },
+  top_n_sigma: { type: 'number' },
+  n_probs: { type: 'number' },
+  ignore_eos: { type: 'boolean' },
+  return_progress: { type: 'boolean' },
+  moestro: MOESTRO_FIELD,
 } as const;
 
 const SAMPLING_SCHEMA = { type: 'object', properties: SAMPLING_FIELDS } as const;
@@ -78,6 +104,10 @@ export function answerOptions(
   needsForm = false,
 ): AnswerOptions {
   const format = plainFormat(body);
+  for (const [path, neutral] of Object.entries(ABSENT_SAMPLERS)) {
+    const value = body[path as keyof SamplingBody];
+    if (value !== undefined && value !== neutral) throw unsupported(path, `${neutral}, with which it does nothing`);
+  }
   const topK = body.top_k ?? defaults.topK;
   const { mode, bits } = body.moestro ?? {};
   const window = body.repeat_last_n ?? defaults.penaltyWindow;
@@ -99,6 +129,7 @@ export function answerOptions(
       topLogprobs,
     },
     ...(format === undefined ? {} : { format }),
+    ...(body.ignore_eos === true ? { ignoreEos: true } : {}),
     ...precisionAsked(mode ?? ((needsForm || format !== undefined) && bits === undefined ? 'exact' : undefined), bits),
   };
 }
@@ -138,9 +169,9 @@ function schemaOf(value: unknown, param: string): unknown {
 }
 
 /** How many answers are wanted. */
-export function choiceCount(n: number | undefined, limits: ModelLimits): number {
+export function choiceCount(n: number | undefined, limits: ModelLimits, path = 'n'): number {
   const most = Math.min(CHOICES_MAX, limits.capacity);
-  if (n !== undefined && n > most) throw invalid('n', String(n), `a whole number from 1 to ${most}`);
+  if (n !== undefined && n > most) throw invalid(path, String(n), `a whole number from 1 to ${most}`);
   return n ?? 1;
 }
 

@@ -21,7 +21,7 @@ export function usageBody(usages: readonly AnswerUsage[], promptCount = 1) {
     completion_tokens: completionTokens,
     total_tokens: promptTokens + completionTokens,
     prompt_tokens_details: { cached_tokens: Math.round(cachedTokens) },
-    completion_tokens_details: { reasoning_tokens: 0 },
+    completion_tokens_details: { reasoning_tokens: sum((usage) => usage.reasoningTokens) },
     moestro: {
       mean_bits: mean((usage) => usage.meanBits),
       share_below_full_level: mean((usage) => usage.shareBelowFullLevel),

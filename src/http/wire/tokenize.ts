@@ -1,0 +1,43 @@
+/** The body of /tokenize: a text under llama.cpp's names, or messages by the chat template. */
+import type { TextGenerator } from '../../generate.js';
+import { check, invalid } from '../check.js';
+import { MESSAGES_FIELD, readMessage } from './chat.js';
+
+const TOKENIZE_SCHEMA = {
+  type: 'object',
+  properties: {
+    model: { type: 'string' },
+    content: { type: 'string' },
+    /** vLLM's name for content. */
+    prompt: { type: 'string' },
+    messages: MESSAGES_FIELD,
+    add_special: { type: 'boolean' },
+    parse_special: { type: 'boolean' },
+    with_pieces: { type: 'boolean' },
+  },
+} as const;
+
+/** @throws {MoestroError} INVALID_REQUEST, and for messages what a chat request throws. */
+export function readTokenizeRequest(
+  json: unknown,
+  generator: TextGenerator,
+): { readonly withPieces: boolean; readonly ids: readonly number[] } {
+  const body = check(TOKENIZE_SCHEMA, json);
+  const withPieces = body.with_pieces === true;
+  if (body.messages !== undefined) return { withPieces, ids: generator.promptFromChat(body.messages.map(readMessage)) };
+  const text = body.content ?? body.prompt;
+  if (text === undefined) throw invalid('content', 'nothing', 'a string');
+  // What llama.cpp does when nothing is said: no bos, and special tokens written in the text are tokens.
+  const options = { special: body.parse_special ?? true, ...(body.add_special === true ? {} : { addBos: false }) };
+  return { withPieces, ids: generator.tokenize(text, options) };
+}
+
+/** A token's text, or its bytes where they are no text by themselves. */
+export function pieceBody(bytes: Uint8Array): string | readonly number[] {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    // A piece of a character: there is no text to show.
+    return [...bytes];
+  }
+}
