@@ -1,0 +1,190 @@
+/** What clients do that are no npm package, byte by byte: Open WebUI, Continue, Cline, Codex, browsers (B2, B3, B4). */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { eventsOf, FRANCE, LONG, type Served, servePocket } from './served.js';
+
+let served: Served;
+beforeAll(async () => {
+  served = await servePocket();
+});
+afterAll(() => served.close());
+
+const CHAT = { model: 'pocket', messages: FRANCE };
+
+describe('requests (B2)', () => {
+  it('1, 2: streams because the body says so, with headers at once', async () => {
+    const controller = new AbortController();
+    const response = await served.post(
+      '/v1/chat/completions',
+      { model: 'pocket', messages: [{ role: 'user', content: LONG }], stream: true, return_progress: true },
+      { headers: { accept: 'application/json' }, signal: controller.signal },
+    );
+    expect(response.headers.get('content-type')).toBe('text/event-stream; charset=utf-8');
+    expect(response.headers.get('cache-control')).toBe('no-cache');
+    expect(response.headers.get('x-accel-buffering')).toBe('no');
+    // The headers came before the prompt was read to its end.
+    const first = new TextDecoder().decode((await response.body!.getReader().read()).value);
+    expect(first).toMatch(/^data: .*"prompt_progress":\{"total":\d+,"cache":0,"processed":\d+\}/);
+    controller.abort();
+    const whole = await served.post('/v1/chat/completions', CHAT, { headers: { accept: 'text/event-stream' } });
+    expect(whole.headers.get('content-type')).toContain('application/json');
+  });
+
+  it('3: pings are comments, sent while there is nothing else', async () => {
+    const body = { ...CHAT, messages: [{ role: 'user', content: LONG }], max_tokens: 1, stream: true };
+    const response = await served.post('/v1/chat/completions', body);
+    served.passTime();
+    expect(await response.text()).toMatch(/^: ping\n\ndata: /);
+  });
+
+  it('14: any key is taken when none is configured, an empty Bearer too', async () => {
+    for (const authorization of ['Bearer ', 'Bearer', 'Bearer x']) {
+      expect((await served.get('/v1/models', { authorization })).status).toBe(200);
+    }
+    expect((await served.get('/v1/models', { 'x-api-key': 'x' })).status).toBe(200);
+  });
+
+  it('15: answers a preflight with 204 and every header that was asked for', async () => {
+    const asked = 'authorization,content-type,x-stainless-lang,x-api-key,anthropic-version,anthropic-beta';
+    const response = await fetch(`${served.baseURL}/messages`, {
+      method: 'OPTIONS',
+      headers: {
+        origin: 'http://localhost:3000',
+        'access-control-request-method': 'POST',
+        'access-control-request-headers': asked,
+      },
+    });
+    expect(response.status).toBe(204);
+    expect(response.headers.get('access-control-allow-headers')).toBe(asked);
+  });
+
+  it('16: each path with and without /v1, and with a slash at its end; the others are JSON errors', async () => {
+    for (const path of ['/models', '/health', '/health/live', '/health/ready', '/metrics']) {
+      for (const form of [path, `/v1${path}`, `/v1${path}/`]) {
+        const response = await served.get(form);
+        await response.arrayBuffer();
+        expect([form, response.status]).toEqual([form, 200]);
+      }
+    }
+    for (const [path, body] of [
+      ['/chat/completions', { ...CHAT, max_tokens: 1 }],
+      ['/completions', { prompt: 'x', max_tokens: 1 }],
+      ['/responses', { input: 'x', max_output_tokens: 1 }],
+      ['/messages', { ...CHAT, max_tokens: 1 }],
+      ['/messages/count_tokens', CHAT],
+      ['/embeddings', { input: 'x' }],
+      ['/tokenize', { content: 'x' }],
+      ['/detokenize', { tokens: [5] }],
+    ] as const) {
+      for (const form of [path, `/v1${path}`, `/v1${path}/`]) {
+        const response = await served.post(form, body);
+        await response.arrayBuffer();
+        expect([form, response.status]).toEqual([form, 200]);
+      }
+      const wrong = await served.get(path);
+      expect([wrong.status, wrong.headers.get('allow')]).toEqual([405, 'POST']);
+      expect(await wrong.json()).toMatchObject({ error: { code: 'method_not_allowed', param: null } });
+    }
+    const missing = await served.post('/v1/rerank', {});
+    expect([missing.status, await missing.json()]).toMatchObject([404, { error: { type: 'not_found_error' } }]);
+  });
+
+  it('17: takes 32 MB, answers more with 413 and what is no JSON with 400', async () => {
+    const large = await served.post('/v1/chat/completions', { ...CHAT, max_tokens: 1, metadata: 'x'.repeat(32e6) });
+    expect(large.status).toBe(200);
+    await large.arrayBuffer();
+    const tooLarge = await served.post('/v1/chat/completions', { metadata: 'x'.repeat(34e6) }).catch(() => null);
+    // A server that refuses a body may close the connection under it.
+    if (tooLarge !== null)
+      expect([tooLarge.status, (await tooLarge.json()).error.code]).toEqual([413, 'body_too_large']);
+    const broken = await served.post('/v1/chat/completions', null, { body: '{"messages":' });
+    expect([broken.status, (await broken.json()).error.type]).toEqual([400, 'invalid_request_error']);
+  });
+});
+
+describe('answers (B3)', () => {
+  it('503 with retry-after while the model loads; live is told apart from ready', async () => {
+    const loading = await servePocket({}, { isLoading: true });
+    try {
+      const response = await loading.post('/v1/chat/completions', CHAT);
+      expect([response.status, response.headers.get('retry-after')]).toEqual([503, '2']);
+      expect((await response.json()).error).toMatchObject({ type: 'unavailable_error', code: 'model_loading' });
+      expect((await loading.get('/health/live')).status).toBe(200);
+      expect((await loading.get('/health/ready')).status).toBe(503);
+    } finally {
+      await loading.close();
+    }
+  });
+
+  it('responses: every event has its name, an item id, an index; AI SDK and Codex need them', async () => {
+    const response = await served.post('/v1/responses', { model: 'pocket', input: FRANCE, stream: true });
+    const events = await eventsOf(response);
+    for (const { name, data } of events) expect(name).toBe((data as { type: string }).type);
+    const deltas = events.filter(({ name }) => name === 'response.output_text.delta');
+    for (const { data } of deltas) {
+      expect(data).toMatchObject({ item_id: expect.stringMatching(/^msg_/), output_index: 0, content_index: 0 });
+    }
+    expect(events.at(-1)!.data).toMatchObject({
+      response: {
+        status: 'completed',
+        created_at: expect.any(Number),
+        output: [{ type: 'message', role: 'assistant' }],
+      },
+    });
+  });
+
+  it('responses: takes its own items back as input', async () => {
+    const first = await (await served.post('/v1/responses', { input: FRANCE, instructions: 'x' })).json();
+    const input = [
+      ...FRANCE,
+      { type: 'reasoning', id: 'rs_1', summary: [{ type: 'summary_text', text: 'Hm.' }] },
+      ...first.output,
+      { type: 'function_call', call_id: 'c1', name: 'look', arguments: '{}' },
+      { type: 'function_call_output', call_id: 'c1', output: [{ type: 'input_text', text: 'found' }] },
+      { role: 'user', content: [{ type: 'input_text', text: 'And of Peru?' }] },
+    ];
+    const second = await served.post('/v1/responses', { input, store: true, truncation: 'auto', include: [] });
+    expect([second.status, (await second.json()).output[0].content[0].type]).toEqual([200, 'output_text']);
+    const image = [{ role: 'user', content: [{ type: 'input_image', image_url: 'data:,' }] }];
+    const refused = await served.post('/v1/responses', { input: image });
+    expect([refused.status, (await refused.json()).error.code]).toEqual([400, 'unsupported_content']);
+  });
+
+  it('tokenize and detokenize are each the other back', async () => {
+    const content = 'Grüße <|im_start|> ☕';
+    const { tokens } = await (await served.post('/tokenize', { content })).json();
+    expect(await (await served.post('/detokenize', { tokens })).json()).toEqual({ content });
+    const plain = await (await served.post('/tokenize', { content, parse_special: false })).json();
+    expect(plain.tokens.length).toBeGreaterThan(tokens.length);
+  });
+});
+
+describe('clients (B4)', () => {
+  it('Open WebUI: models under its base, usage forced on a stream, lines below 4 MB', async () => {
+    const list = await (await served.get('/v1/models')).json();
+    expect(list.data.map(({ id }: { id: string }) => id)).toEqual(['pocket']);
+    const body = { ...CHAT, stream: true, stream_options: { include_usage: true } };
+    const response = await served.post('/v1/chat/completions', body, { headers: { authorization: 'Bearer ' } });
+    expect([response.status, response.headers.get('content-type')]).toEqual([
+      200,
+      expect.stringContaining('text/event-stream'),
+    ]);
+    const events = await eventsOf(response);
+    expect(events.at(-1)!.data).toBe('data: [DONE]');
+    expect(events.at(-2)!.data).toMatchObject({
+      choices: [],
+      usage: { prompt_tokens_details: { cached_tokens: expect.any(Number) } },
+    });
+  });
+
+  it('Continue: both kinds of keys at once', async () => {
+    const locked = await servePocket({}, { apiKeys: ['secret'] });
+    try {
+      const both = { authorization: 'Bearer secret', 'x-api-key': 'secret' };
+      expect((await locked.get('/v1/models', both)).status).toBe(200);
+      expect((await locked.get('/v1/models', { 'x-api-key': 'secret' })).status).toBe(200);
+      expect((await locked.get('/v1/models', { authorization: 'Bearer ' })).status).toBe(401);
+    } finally {
+      await locked.close();
+    }
+  });
+});

@@ -1,0 +1,81 @@
+/** The real server on the bundled model, for the real clients: a port of its own, greedy unless a request says otherwise. */
+import type { AddressInfo } from 'node:net';
+import { BUNDLED_MODEL } from '../../src/cli/bundled.js';
+import { engineConfig, type ServerConfig, serverConfig } from '../../src/config.js';
+import { type EngineConfig, GREEDY } from '../../src/engine/types.js';
+import type { ServedModel } from '../../src/http/deps.js';
+import { createServer } from '../../src/http/server.js';
+import { ServerMetrics } from '../../src/metrics/server-metrics.js';
+import { openModel } from '../../src/open-model.js';
+import { manualTime } from '../http/scripted.js';
+
+export const FRANCE = [{ role: 'user' as const, content: 'What is the capital of France?' }];
+/** A prompt of well over a thousand tokens, which takes many chunks. */
+export const LONG = `${'What is the capital of France? '.repeat(180)}`;
+export const CHUNK_TOKENS = 16;
+
+export interface Served {
+  /** With /v1. */
+  readonly baseURL: string;
+  readonly root: string;
+  /** Fires the pings of all streams. */
+  readonly passTime: () => void;
+  /** A line of /metrics as a number; 0 when it is not there yet. */
+  readonly metric: (name: string) => Promise<number>;
+  readonly get: (path: string, headers?: Record<string, string>) => Promise<Response>;
+  readonly post: (path: string, body: unknown, init?: RequestInit) => Promise<Response>;
+  readonly close: () => Promise<void>;
+}
+
+export async function servePocket(
+  changes: Partial<EngineConfig> = {},
+  settings: Partial<ServerConfig> & { readonly isLoading?: boolean } = {},
+): Promise<Served> {
+  const { isLoading = false, ...server } = settings;
+  const fixed = { budget: '400MiB', threads: 2, maxSequences: 8, maxQueued: 32, chunk: CHUNK_TOKENS };
+  const config = engineConfig(BUNDLED_MODEL, fixed, {});
+  const opened = await openModel({ ...config, ...changes }, GREEDY);
+  const model: ServedModel = { id: 'pocket', createdSeconds: 1_700_000_000, generator: opened.generator };
+  const time = manualTime();
+  const app = await createServer({
+    config: { ...serverConfig({ port: 0, logLevel: 'silent' }, {}), ...server },
+    model: () => (isLoading ? null : model),
+    metrics: new ServerMetrics(),
+    every: time.every,
+    readBudget: Number,
+  });
+  await app.listen({ host: '127.0.0.1', port: 0 });
+  const root = `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`;
+  const get = (path: string, headers: Record<string, string> = {}) => fetch(`${root}${path}`, { headers });
+  return {
+    root,
+    baseURL: `${root}/v1`,
+    passTime: time.fire,
+    get,
+    post: (path, body, init = {}) =>
+      fetch(`${root}${path}`, {
+        method: 'POST',
+        body: JSON.stringify(body),
+        ...init,
+        headers: { 'content-type': 'application/json', ...init.headers },
+      }),
+    metric: async (name) => {
+      const line = (await (await get('/metrics')).text()).split('\n').find((text) => text.startsWith(`${name} `));
+      return Number(line?.slice(name.length + 1) ?? 0);
+    },
+    close: async () => {
+      await app.close();
+      await opened.close();
+    },
+  };
+}
+
+/** Events of a stream with their names, comments as they are. */
+export async function eventsOf(response: Response): Promise<{ name: string | null; data: unknown }[]> {
+  const parts = (await response.text()).split('\n\n').filter((part) => part !== '');
+  return parts.map((part) => {
+    const name = /^event: (.*)$/m.exec(part)?.[1] ?? null;
+    const data = /^data: (.*)$/m.exec(part)?.[1];
+    return { name, data: data === undefined || data === '[DONE]' ? part : JSON.parse(data) };
+  });
+}
