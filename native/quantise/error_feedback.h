@@ -6,8 +6,10 @@
 // weight were
 //   w_k + sum over j < k of (w_j - q_j) U[j][k]
 // (GPTQ, arXiv:2210.17323, in the form of LDLQ, QuIP, arXiv:2307.13304). A nested code has an error, and hence a
-// target, at every level; a code is chosen for the sum of the levels' costs, weighted as in TileCodebook. After that,
-// single weights are coded anew in a few rounds of coordinate descent on the same sum.
+// target, at every level; a code is chosen for the sum of the costs of levels 2, 3 and 4, weighted as in TileCodebook,
+// and of what the target of level 8 lies beyond the reach of the code's residual. After that, single weights are coded
+// anew in rounds of coordinate descent on the same sum, groups try their neighbours on the grid of scales, and last the
+// residuals are chosen once more by themselves.
 //
 // C is kept in blocks on its diagonal: `width` consecutive columns each, so that large experts fit in memory. Errors
 // are not handed from one block to the next.
