@@ -6,22 +6,24 @@
  *     const answer = await model.chat('And of Peru?').text();
  */
 import { engineConfig, samplingConfig } from './config.js';
-import type { EngineInfo, EngineMetrics, Mode, Sampling, Usage } from './engine/types.js';
+import type { EngineInfo, EngineMetrics, MemoryState, Mode, Sampling, Usage } from './engine/types.js';
 import { MoestroError } from './errors.js';
 import { type AnswerEvent, precisionAsked, type TextGenerator, type TokenReport } from './generate.js';
 import { openModel } from './open-model.js';
 import type { ChatMessage } from './text/types.js';
 
 export { ERRORS, type ErrorCode, MoestroError } from './errors.js';
-export type { ChatMessage, EngineInfo, EngineMetrics, Mode, Sampling, TokenReport, Usage };
+export type { ChatMessage, EngineInfo, EngineMetrics, MemoryState, Mode, Sampling, TokenReport, Usage };
 
 /** As the flags of `moestro serve`, under the same checks; what is absent falls to MOESTRO_* and the defaults. */
 export interface LoadOptions {
   /** Memory of the whole process: bytes, "8GiB", "60%" or "auto". */
   readonly budget?: number | string;
   readonly mode?: Mode;
-  /** Bits a weight that mode "routed" aims at in the mean, 2 to 8. */
+  /** Bits a weight that mode "routed" aims at in the mean and "elastic" has at least, 2 to 8. */
   readonly meanBits?: number;
+  /** Tokens a second that mode "elastic" holds for each answer where it can. */
+  readonly targetTps?: number;
   readonly level?: 2 | 3 | 4 | 8;
   readonly context?: number;
   readonly threads?: number;
@@ -73,6 +75,8 @@ export interface Model extends AsyncDisposable {
   /** What follows a text, without a template. */
   complete(prompt: string, options?: AnswerOptions): Answer;
   metrics(): Promise<EngineMetrics>;
+  /** Where the memory is now; with a number of bytes, the budget from now on, while answers go on. Throws BUDGET_BELOW_FLOOR. */
+  memory(budgetBytes?: number): Promise<MemoryState>;
   close(): Promise<void>;
 }
 
@@ -94,6 +98,7 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
     complete: (text, answerOptions = {}) =>
       new GeneratedAnswer(generator, () => generator.promptFromText(text), true, answerOptions),
     metrics: () => generator.metrics(),
+    memory: (budgetBytes) => generator.memory(budgetBytes),
     close: () => opened.close(),
     [Symbol.asyncDispose]: () => opened.close(),
   };
