@@ -231,13 +231,40 @@ function topTokens(logits: Float32Array, count: number, logZ: number): TokenLogp
   return best.map((tokenId) => ({ tokenId, logprob: logits[tokenId]! - logZ }));
 }
 
-/** Moves the `count` best of ids[0 .. from) to the front; of equal ones the lower ids. Returns count. */
+/**
+ * Moves the `count` best of ids[0 .. from), which ascend, to the front, the worst of them first; of equal ones the lower
+ * ids are better. Returns count. The front is a heap with its worst on top, which few of the others are better than: a
+ * heap of all 150,000 takes 3 ms to make.
+ */
 function keepBest(logits: Float32Array, ids: Int32Array, from: number, count: number): number {
-  heapify(logits, ids, from);
-  let left = from;
-  for (let i = 0; i < count; ++i) pop(logits, ids, left--);
-  ids.copyWithin(0, from - count, from);
+  for (let root = (count >> 1) - 1; root >= 0; --root) siftDownWorst(logits, ids, root, count);
+  for (let i = count; i < from; ++i) {
+    if (!(logits[ids[i]!]! > logits[ids[0]!]!)) continue;
+    ids[0] = ids[i]!;
+    siftDownWorst(logits, ids, 0, count);
+  }
+  for (let left = count - 1; left > 0; --left) {
+    const worst = ids[0]!;
+    ids[0] = ids[left]!;
+    ids[left] = worst;
+    siftDownWorst(logits, ids, 0, left);
+  }
+  ids.subarray(0, count).reverse();
   return count;
+}
+
+function siftDownWorst(logits: Float32Array, ids: Int32Array, root: number, count: number): void {
+  const id = ids[root]!;
+  let at = root;
+  for (;;) {
+    let child = 2 * at + 1;
+    if (child >= count) break;
+    if (child + 1 < count && isBetter(logits, ids[child]!, ids[child + 1]!)) ++child;
+    if (!isBetter(logits, id, ids[child]!)) break;
+    ids[at] = ids[child]!;
+    at = child;
+  }
+  ids[at] = id;
 }
 
 const isBetter = (logits: Float32Array, a: number, b: number): boolean =>

@@ -49,6 +49,16 @@ describe('Sampler.sample()', () => {
     expect(sampleOnce([Number.NaN, -5, -4], {}).tokenId).toBe(2);
   });
 
+  it('draws every one of the best and nobody else when many of 3,000 tokens are equal', () => {
+    const logits = Array.from({ length: 3000 }, (_, id) => (id * 7919) % 500);
+    const byQuality = logits.map((_, id) => id).sort((a, b) => logits[b]! - logits[a]! || a - b);
+    const drawn = new Set<number>();
+    for (let seed = 0; seed < 400; ++seed) {
+      drawn.add(sampleOnce(logits, { temperature: 100, topK: 20, seed }).tokenId);
+    }
+    expect([...drawn].sort((a, b) => a - b)).toEqual(byQuality.slice(0, 20).sort((a, b) => a - b));
+  });
+
   // 99.9 % quantiles of chi-square: 24.3 with 7 degrees of freedom, 16.3 with 3, 18.5 with 4, 13.8 with 2.
   it.each([
     { name: 'temperature 1', sampling: {}, wanted: softmax(LOGITS, 1), limit: 24.3 },
