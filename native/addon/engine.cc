@@ -38,6 +38,8 @@ Napi::FunctionReference* Engine::define(Napi::Env env) {
                                                InstanceMethod<&Engine::take_completions>("takeCompletions"),
                                                InstanceMethod<&Engine::wait_completions>("waitCompletions"),
                                                InstanceMethod<&Engine::cancel_read>("cancelRead"),
+                                               InstanceMethod<&Engine::promote_read>("promoteRead"),
+                                               InstanceMethod<&Engine::predict>("predict"),
                                                InstanceMethod<&Engine::collect_importance>("collectImportance"),
                                                InstanceMethod<&Engine::importance>("importance"),
                                                InstanceMethod<&Engine::io_stats>("ioStats"),
@@ -145,7 +147,10 @@ void Engine::embed(const Napi::CallbackInfo& info) {
   model_->embed();
 }
 
-void Engine::attention(const Napi::CallbackInfo& info) { model_->attention(layer_argument(info)); }
+void Engine::attention(const Napi::CallbackInfo& info) {
+  model_->attention(layer_argument(info));
+  advance(false);  // so that speculation goes on
+}
 
 void Engine::route(const Napi::CallbackInfo& info) {
   const int layer = layer_argument(info);
@@ -199,7 +204,7 @@ void Engine::submit_reads(const Napi::CallbackInfo& info) {
       first += covered;
     }
     request.check_count = checks;
-    check(env, queue_->submit(request));
+    check(env, queue_->submit(request, i + 1 < count));
     state = kPending;
   }
 }
@@ -337,6 +342,20 @@ Napi::Value Engine::cancel_read(const Napi::CallbackInfo& info) {
   check_open(info.Env());
   const int ticket = to_int(info.Env(), info[0], "ticket", 0, INT32_MAX);
   return Napi::Boolean::New(info.Env(), queue_->cancel(static_cast<uint32_t>(ticket)));
+}
+
+Napi::Value Engine::promote_read(const Napi::CallbackInfo& info) {
+  check_open(info.Env());
+  const int ticket = to_int(info.Env(), info[0], "ticket", 0, INT32_MAX);
+  return Napi::Boolean::New(info.Env(), queue_->promote(static_cast<uint32_t>(ticket), ReadPriority::demand));
+}
+
+void Engine::predict(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const int layer = layer_argument(info);
+  if (!model_->dims().is_moe[layer]) throw_argument(env, "layer", "one with experts");
+  const size_t count = static_cast<size_t>(model_->batch_tokens()) * model_->dims().experts;
+  model_->predict(layer, to_span<float>(env, info[1], "scores", count).data());
 }
 
 void Engine::collect_importance(const Napi::CallbackInfo& info) {

@@ -33,6 +33,8 @@ class Engine : public Napi::ObjectWrap<Engine>, private ReadGate {
   Napi::Value take_completions(const Napi::CallbackInfo& info);
   Napi::Value wait_completions(const Napi::CallbackInfo& info);
   Napi::Value cancel_read(const Napi::CallbackInfo& info);
+  Napi::Value promote_read(const Napi::CallbackInfo& info);
+  void predict(const Napi::CallbackInfo& info);
   void collect_importance(const Napi::CallbackInfo& info);
   Napi::Value importance(const Napi::CallbackInfo& info);
   Napi::Value io_stats(const Napi::CallbackInfo& info);

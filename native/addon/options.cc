@@ -150,6 +150,8 @@ EngineOptions parse_engine_options(Napi::Env env, const Napi::Value& value) {
     throw_argument(env, "io.backend", "automatic, io_uring or pread, found \"" + backend + "\"");
   options.io.queue_depth = to_int(env, io.Get("queueDepth"), "io.queueDepth", 1, 256);
   options.io.direct = to_bool(env, io.Get("direct"), "io.direct");
+  if (const Napi::Value part = io.Get("partBytes"); !part.IsUndefined())
+    options.io.part_bytes = static_cast<uint32_t>(to_int(env, part, "io.partBytes", 4096, 1 << 30));
   const Napi::Value faults = io.Get("faultRanges");
   if (faults.IsArray()) {
     const Napi::Array list = faults.As<Napi::Array>();

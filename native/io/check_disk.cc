@@ -101,6 +101,7 @@ void check_backend(CheckLog* log, Random* random, IoBackend backend, bool direct
   options.backend = backend;
   options.queue_depth = depth;
   options.direct = direct;
+  options.part_bytes = depth == 4 ? 2 * kPage : 1 << 20;
   options.fault_ranges = {{1000000, 1000001}, {3000000, 3100000}};
   auto made = ReadQueue::create(options);
   if (backend == IoBackend::io_uring && made.status().code() == "IO_UNAVAILABLE") return;  // forbidden here

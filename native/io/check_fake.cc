@@ -25,6 +25,7 @@ void check_faults(CheckLog* log, uint64_t seed) {
     options.direct = random.happens(0.5);
     options.fake.latency_min_us = static_cast<uint32_t>(random.between(0, 50));
     options.fake.latency_max_us = static_cast<uint32_t>(random.between(50, 5000));
+    options.part_bytes = static_cast<uint32_t>(random.between(1, 8) * kPage);
     options.fake.short_read_share = 0.4;
     options.fake.bad_ranges = {{300000, 300001}, {700000, 740000}};
     options.fault_ranges = {{500000, 510000}};
@@ -96,6 +97,50 @@ void check_cancel(CheckLog* log, uint64_t seed) {
   log->expect(q.stats().cancelled == 1 && q.stats().completed == 5, "cancel: is not counted");
 }
 
+// Two requests of four parts each at depth 2: what is cancelled or promoted halfway.
+void check_parts(CheckLog* log, uint64_t seed) {
+  ReadQueueOptions options = fake_options(std::vector<uint8_t>(64 * kPage, 1), seed, 2);
+  options.fake.latency_min_us = options.fake.latency_max_us = 100;
+  options.part_bytes = kPage;
+  auto memory = AlignedBuffer::allocate(64 * kPage, nullptr, "check");
+  if (!log->expect(memory.ok(), "parts: no memory")) return;
+  uint8_t* const data = memory.value().data();
+  enum class Then { nothing, cancel, promote };
+  for (const Then then : {Then::nothing, Then::cancel, Then::promote}) {
+    auto made = ReadQueue::create(options);
+    if (!log->expect(made.ok(), "parts: no queue")) return;
+    ReadQueue& q = *made.value();
+    std::fill_n(data, 64 * kPage, uint8_t{0});
+    const auto submit = [&](uint32_t ticket, ReadPriority priority) {
+      const Status status =
+          q.submit(plain_request(ticket, ticket * 4 * kPage, data + ticket * 4 * kPage, 4 * kPage, priority));
+      log->expect(status.ok(), "parts: " + status.message());
+    };
+    submit(0, ReadPriority::speculation);
+    submit(1, ReadPriority::speculation);
+    log->expect(q.stats().in_flight == 1, "parts: speculation takes more than half of the depth");
+    if (then == Then::cancel) {
+      log->expect(q.cancel(0) && !q.cancel(0), "parts: cannot be cancelled halfway, or twice");
+    } else if (then == Then::promote) {
+      log->expect(q.promote(1, ReadPriority::demand) && !q.promote(9, ReadPriority::demand),
+                  "parts: cannot be promoted, or what was never there can");
+      log->expect(q.stats().in_flight == 2, "parts: what is promoted does not go on at once");
+    }
+    std::vector<ReadCompletion> out;
+    while (q.wait(&out) > 0) {
+    }
+    if (!log->expect(out.size() == 2, "parts: other than two completions")) return;
+    const uint32_t first = then == Then::promote ? 1 : 0;
+    log->expect(out[0].ticket == first && out[1].ticket == 1 - first, "parts: requests end in another order");
+    log->expect(out[0].error == (then == Then::cancel ? ECANCELED : 0) && out[1].error == 0, "parts: wrong errors");
+    log->expect(out[0].bytes == (then == Then::cancel ? 1 : 4) * kPage && out[1].bytes == 4 * kPage,
+                "parts: reports other bytes than were read");
+    log->expect(q.stats().bytes_read == out[0].bytes + out[1].bytes, "parts: bytes read are not counted");
+    log->expect(data[kPage - 1] == 1 && data[kPage] == (then == Then::cancel ? 0 : 1),
+                "parts: a cancelled read writes what was not in flight");
+  }
+}
+
 void check_refusals(CheckLog* log, uint64_t seed) {
   auto queue = ReadQueue::create(fake_options(std::vector<uint8_t>(8 * kPage, 1), seed, 2));
   auto memory = AlignedBuffer::allocate(64 * kPage, nullptr, "check");
@@ -120,6 +165,9 @@ void check_refusals(CheckLog* log, uint64_t seed) {
   log->expect(queue.value()->wait(&out) == 0, "refusals: completes what it refused");
   ReadQueueOptions options = fake_options({}, seed, 0);
   log->expect(ReadQueue::create(options).status().code() == "INVALID_ARGUMENT", "refusals: takes a depth of 0");
+  options = fake_options({}, seed, 1);
+  options.part_bytes = 0;
+  log->expect(ReadQueue::create(options).status().code() == "INVALID_ARGUMENT", "refusals: takes parts of nothing");
 }
 
 }  // namespace
@@ -128,6 +176,7 @@ void check_fake_disk(CheckLog* log, uint64_t seed) {
   check_faults(log, seed);
   check_priorities(log, seed);
   check_cancel(log, seed);
+  check_parts(log, seed);
   check_refusals(log, seed);
 }
 

@@ -43,7 +43,7 @@ class FakeQueue final : public QueueCore {
       const auto first = first_due();
       const int index = first->index;
       pending_.erase(first);
-      part_ended(index, read(slot(index)));
+      part_ended(index, read(part(index)));
     }
   }
 
@@ -63,27 +63,27 @@ class FakeQueue final : public QueueCore {
   }
 
   // As strict as a disk: also about parts that resume a short read.
-  static bool is_aligned(const Slot& s) {
-    uint64_t bits = s.part_offset;
-    for (int i = 0; i < s.vector_count; ++i) {
-      bits |= reinterpret_cast<uintptr_t>(s.vectors[i].iov_base) | s.vectors[i].iov_len;
+  static bool is_aligned(const Part& p) {
+    uint64_t bits = p.file_offset;
+    for (int i = 0; i < p.vector_count; ++i) {
+      bits |= reinterpret_cast<uintptr_t>(p.vectors[i].iov_base) | p.vectors[i].iov_len;
     }
     return bits % kDirectAlignment == 0;
   }
 
-  int64_t read(const Slot& s) {
-    if (direct() && !is_aligned(s)) return -EINVAL;
+  int64_t read(const Part& p) {
+    if (direct() && !is_aligned(p)) return -EINVAL;
     for (const auto& [begin, end] : disk_.bad_ranges) {
-      if (s.part_offset < end && begin < s.part_offset + s.part_bytes) return -EIO;
+      if (p.file_offset < end && begin < p.file_offset + p.bytes) return -EIO;
     }
-    if (s.part_offset >= disk_.content.size()) return 0;
-    uint64_t bytes = std::min<uint64_t>(s.part_bytes, disk_.content.size() - s.part_offset);
+    if (p.file_offset >= disk_.content.size()) return 0;
+    uint64_t bytes = std::min<uint64_t>(p.bytes, disk_.content.size() - p.file_offset);
     if (random_.happens(disk_.short_read_share)) bytes = random_.between(1, bytes);
     uint64_t copied = 0;
-    for (int i = 0; i < s.vector_count && copied < bytes; ++i) {
-      const uint64_t part = std::min<uint64_t>(s.vectors[i].iov_len, bytes - copied);
-      std::memcpy(s.vectors[i].iov_base, disk_.content.data() + s.part_offset + copied, part);
-      copied += part;
+    for (int i = 0; i < p.vector_count && copied < bytes; ++i) {
+      const uint64_t run = std::min<uint64_t>(p.vectors[i].iov_len, bytes - copied);
+      std::memcpy(p.vectors[i].iov_base, disk_.content.data() + p.file_offset + copied, run);
+      copied += run;
     }
     return static_cast<int64_t>(bytes);
   }

@@ -170,8 +170,8 @@ class IoUringQueue final : public QueueCore {
 
  protected:
   void start(int index) override {
-    const Slot& s = slot(index);
-    ring_.push_readv(file_->descriptor(), s.vectors.data(), static_cast<unsigned>(s.vector_count), s.part_offset,
+    const Part& p = part(index);
+    ring_.push_readv(file_->descriptor(), p.vectors.data(), static_cast<unsigned>(p.vector_count), p.file_offset,
                      static_cast<uint64_t>(index));
   }
 
@@ -198,8 +198,8 @@ class IoUringQueue final : public QueueCore {
     int32_t result;
     while (ring_.pop(&index, &result)) {
       any = true;
-      const Slot& s = slot(static_cast<int>(index));
-      if (result > 0) file_->forget(s.part_offset, static_cast<uint64_t>(result));
+      const uint64_t offset = part(static_cast<int>(index)).file_offset;
+      if (result > 0) file_->forget(offset, static_cast<uint64_t>(result));
       part_ended(static_cast<int>(index), result);
     }
     return any;

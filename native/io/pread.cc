@@ -19,9 +19,9 @@ class PreadQueue final : public QueueCore {
  public:
   PreadQueue(const ReadQueueOptions& options, std::unique_ptr<DiskFile> file)
       : QueueCore(options, file->direct()), file_(std::move(file)) {
-    waiting_.reserve(static_cast<size_t>(slot_count()));
-    ended_.reserve(static_cast<size_t>(slot_count()));
-    taken_.reserve(static_cast<size_t>(slot_count()));
+    waiting_.reserve(static_cast<size_t>(part_count()));
+    ended_.reserve(static_cast<size_t>(part_count()));
+    taken_.reserve(static_cast<size_t>(part_count()));
   }
 
   ~PreadQueue() override {
@@ -68,11 +68,11 @@ class PreadQueue final : public QueueCore {
   uint64_t file_bytes() const override { return file_->size(); }
 
  private:
-  // The most urgent of the parts handed over, the oldest among equals. A thread owns a slot from here until it has
-  // put it into ended_; the mutex carries the slot's fields across.
+  // The most urgent of the parts handed over, the oldest among equals. A thread owns a part from here until it has
+  // put it into ended_; the mutex carries the part's fields across.
   int take_waiting() {
     auto first = std::min_element(waiting_.begin(), waiting_.end(),
-                                  [this](int a, int b) { return slot(a).request.priority < slot(b).request.priority; });
+                                  [this](int a, int b) { return part(a).priority < part(b).priority; });
     const int index = *first;
     waiting_.erase(first);
     return index;
@@ -85,11 +85,11 @@ class PreadQueue final : public QueueCore {
       if (stop_) return;
       const int index = take_waiting();
       lock.unlock();
-      const Slot& s = slot(index);
+      const Part& p = part(index);
       const ssize_t got =
-          preadv(file_->descriptor(), s.vectors.data(), s.vector_count, static_cast<off_t>(s.part_offset));
+          preadv(file_->descriptor(), p.vectors.data(), p.vector_count, static_cast<off_t>(p.file_offset));
       const int64_t result = got < 0 ? -static_cast<int64_t>(errno) : got;
-      if (got > 0) file_->forget(s.part_offset, static_cast<uint64_t>(got));
+      if (got > 0) file_->forget(p.file_offset, static_cast<uint64_t>(got));
       lock.lock();
       ended_.emplace_back(index, result);
       done_.notify_one();
@@ -99,8 +99,8 @@ class PreadQueue final : public QueueCore {
   std::unique_ptr<DiskFile> file_;
   std::mutex mutex_;
   std::condition_variable work_, done_;
-  std::vector<int> waiting_;                    // slots to read
-  std::vector<std::pair<int, int64_t>> ended_;  // slots read, with their results
+  std::vector<int> waiting_;                    // parts to read
+  std::vector<std::pair<int, int64_t>> ended_;  // parts read, with their results
   std::vector<std::pair<int, int64_t>> taken_;  // the engine thread's half of a double buffer
   std::vector<std::thread> threads_;
   bool stop_ = false;

@@ -79,13 +79,13 @@ bool checksums_agree(const ReadRequest& request) {
 
 }  // namespace
 
-void RequestFifo::push(const ReadRequest& request) {
+void RequestFifo::push(int index) {
   if (count_ == ring_.size()) {
     std::rotate(ring_.begin(), ring_.begin() + static_cast<std::ptrdiff_t>(head_), ring_.end());
     head_ = 0;
     ring_.resize(std::max<size_t>(64, 2 * ring_.size()));
   }
-  ring_[(head_ + count_++) % ring_.size()] = request;
+  ring_[(head_ + count_++) % ring_.size()] = index;
 }
 
 void RequestFifo::pop() {
@@ -93,41 +93,70 @@ void RequestFifo::pop() {
   --count_;
 }
 
-bool RequestFifo::remove(uint32_t ticket) {
-  for (size_t i = 0; i < count_; ++i) {
-    if (ring_[(head_ + i) % ring_.size()].ticket != ticket) continue;
-    for (size_t k = i; k + 1 < count_; ++k) {
-      ring_[(head_ + k) % ring_.size()] = ring_[(head_ + k + 1) % ring_.size()];
-    }
-    --count_;
-    return true;
-  }
-  return false;
+void RequestFifo::remove_at(size_t i) {
+  for (size_t k = i; k + 1 < count_; ++k) ring_[(head_ + k) % ring_.size()] = ring_[(head_ + k + 1) % ring_.size()];
+  --count_;
 }
 
 QueueCore::QueueCore(const ReadQueueOptions& options, bool direct)
-    : queue_depth_(options.queue_depth), direct_(direct), fault_ranges_(options.fault_ranges) {
-  // Twice the depth: the next requests are handed over before those that just landed are verified and delivered.
-  slots_.resize(2 * static_cast<size_t>(queue_depth_));
-  for (int i = slot_count() - 1; i >= 0; --i) free_slots_.push_back(i);
-  landed_.reserve(slots_.size());
-  cancelled_.reserve(64);
+    : queue_depth_(options.queue_depth),
+      direct_(direct),
+      part_bytes_(options.part_bytes),
+      fault_ranges_(options.fault_ranges) {
+  parts_.resize(static_cast<size_t>(queue_depth_));
+  for (int i = part_count() - 1; i >= 0; --i) free_parts_.push_back(i);
+  landed_.reserve(64);
 }
 
-Status QueueCore::submit(const ReadRequest& request) {
+Status QueueCore::submit(const ReadRequest& request, bool more_follow) {
   if (Status status = check_request(request, direct_); !status.ok()) return status;
-  queues_[static_cast<size_t>(request.priority)].push(request);
+  if (free_requests_.empty()) {
+    free_requests_.push_back(static_cast<int>(requests_.size()));
+    requests_.emplace_back();
+  }
+  const int index = free_requests_.back();
+  free_requests_.pop_back();
+  Request& r = requests_[index];
+  r = Request{};
+  r.ask = request;
+  r.total = total_bytes(request);
+  // Parts of equal size: a short last one would cost as much and carry less.
+  const uint64_t parts = (r.total + part_bytes_ - 1) / part_bytes_;
+  r.part_bytes = ((r.total + parts - 1) / parts + kDirectAlignment - 1) / kDirectAlignment * kDirectAlignment;
+  queues_[static_cast<size_t>(request.priority)].push(index);
   ++stats_.submitted;
-  pump();
+  if (!more_follow) pump();
   return Status();
 }
 
 bool QueueCore::cancel(uint32_t ticket) {
   for (RequestFifo& queue : queues_) {
-    if (!queue.remove(ticket)) continue;
-    cancelled_.push_back(ReadCompletion{ticket, ECANCELED, 0, 0});
-    ++stats_.cancelled;
-    return true;
+    for (size_t i = 0; i < queue.size(); ++i) {
+      const int index = queue.at(i);
+      Request& r = requests_[index];
+      if (r.ask.ticket != ticket) continue;
+      queue.remove_at(i);
+      if (r.sent == 0) r.started_ns = now_ns();
+      r.sent = r.total;
+      r.error = ECANCELED;
+      if (r.open_parts == 0) land(index);
+      return true;
+    }
+  }
+  return false;
+}
+
+bool QueueCore::promote(uint32_t ticket, ReadPriority priority) {
+  for (RequestFifo& queue : queues_) {
+    for (size_t i = 0; i < queue.size(); ++i) {
+      const int index = queue.at(i);
+      if (requests_[index].ask.ticket != ticket) continue;
+      queue.remove_at(i);
+      requests_[index].ask.priority = priority;
+      queues_[static_cast<size_t>(priority)].push(index);
+      pump();
+      return true;
+    }
   }
   return false;
 }
@@ -140,14 +169,14 @@ int QueueCore::poll(std::vector<ReadCompletion>* out) {
 
 int QueueCore::wait(std::vector<ReadCompletion>* out) {
   const uint64_t begin = now_ns();
-  int delivered = 0;
-  for (;;) {
-    delivered = poll(out);
-    if (delivered > 0 || (in_flight_ == 0 && queued() == 0)) break;
+  pump();
+  // A part that ends is not yet a request that ends, and a cancelled one has ended already.
+  while (landed_.empty() && in_flight_ > 0) {
     reap(true);
+    pump();
   }
   stats_.wait_ns += now_ns() - begin;
-  return delivered;
+  return deliver(out);
 }
 
 ReadQueueStats QueueCore::stats() const {
@@ -158,116 +187,138 @@ ReadQueueStats QueueCore::stats() const {
 }
 
 uint64_t QueueCore::now_ns() const {
-  return static_cast<uint64_t>(
-      std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
-          .count());
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 
-// The part is everything from byte `begin` of the request to its end.
-void QueueCore::prepare_part(Slot* slot, uint64_t begin) {
-  slot->part_begin = begin;
-  slot->part_bytes = slot->total - begin;
-  slot->part_offset = slot->request.offset + begin;
-  slot->vector_count = 0;
-  uint64_t skip = begin;
-  for (int i = 0; i < slot->request.segment_count; ++i) {
-    const Segment& segment = slot->request.segments[i];
+// The attempt covers everything from byte `from` of the request to the end of the part.
+void QueueCore::aim(Part* part, uint64_t from) {
+  const ReadRequest& ask = requests_[part->request].ask;
+  part->from = from;
+  part->bytes = part->end - from;
+  part->file_offset = ask.offset + from;
+  part->vector_count = 0;
+  uint64_t skip = from, left = part->bytes;
+  for (int i = 0; i < ask.segment_count && left > 0; ++i) {
+    const Segment& segment = ask.segments[i];
     if (skip >= segment.bytes) {
       skip -= segment.bytes;
       continue;
     }
-    slot->vectors[slot->vector_count++] = iovec{segment.data + skip, static_cast<size_t>(segment.bytes - skip)};
+    const uint64_t bytes = std::min<uint64_t>(segment.bytes - skip, left);
+    part->vectors[part->vector_count++] = iovec{segment.data + skip, static_cast<size_t>(bytes)};
+    left -= bytes;
     skip = 0;
   }
 }
 
-void QueueCore::begin_part(int index, uint64_t begin) {
-  prepare_part(&slots_[index], begin);
+void QueueCore::begin_part(int index, uint64_t from) {
+  aim(&parts_[index], from);
   start(index);
 }
 
 void QueueCore::part_ended(int index, int64_t result) {
-  Slot& s = slots_[index];
-  if (draining_) return land(index, ECANCELED);
+  Part& p = parts_[index];
+  if (draining_) return end_part(index, ECANCELED);
   if (result < 0) {
     const int error = static_cast<int>(-result);
-    if ((error == EINTR || error == EAGAIN) && ++s.retries <= kRetriesMax) return begin_part(index, s.part_begin);
-    return land(index, error);
+    if ((error == EINTR || error == EAGAIN) && ++p.retries <= kRetriesMax) return begin_part(index, p.from);
+    return end_part(index, error);
   }
-  if (result == 0) return land(index, ENODATA);
-  const uint64_t reached = s.part_begin + static_cast<uint64_t>(result);
-  if (reached >= s.total) {
-    s.reached = s.total;
-    return land(index, 0);
+  if (result == 0) return end_part(index, ENODATA);
+  const uint64_t reached = std::min(p.end, p.from + static_cast<uint64_t>(result));
+  // Nobody waits for the rest of a request that was cancelled or has failed.
+  if (reached == p.end || requests_[p.request].error != 0) {
+    p.reached = std::max(p.reached, reached);
+    return end_part(index, 0);
   }
   ++stats_.short_reads;
-  if (reached > s.reached) {
-    s.reached = reached;
-  } else if (s.request.offset + s.reached >= file_bytes()) {
+  if (reached > p.reached) {
+    p.reached = reached;
+  } else if (requests_[p.request].ask.offset + p.reached >= file_bytes()) {
     // Resumed from the aligned byte before the file's end and got no further.
-    return land(index, ENODATA);
-  } else if (++s.retries > kRetriesMax) {
-    return land(index, EIO);
+    return end_part(index, ENODATA);
+  } else if (++p.retries > kRetriesMax) {
+    return end_part(index, EIO);
   }
   begin_part(index, direct_ ? reached / kDirectAlignment * kDirectAlignment : reached);
 }
 
-void QueueCore::land(int index, int error) {
-  Slot& s = slots_[index];
-  s.error = error;
-  s.ended_ns = now_ns();
+// The part is over; with the last one of its request so is that. Of a request that failed nothing more is handed over.
+void QueueCore::end_part(int index, int error) {
+  const Part& p = parts_[index];
+  Request& r = requests_[p.request];
+  r.read += p.reached - p.begin;
+  stats_.bytes_read += p.reached - p.begin;
+  if (error != 0 && r.error == 0) r.error = error;
+  --r.open_parts;
   --in_flight_;
-  landed_.push_back(index);
+  free_parts_.push_back(index);
+  // One that failed and is still queued is taken out by hand_over().
+  if (r.sent == r.total && r.open_parts == 0) land(p.request);
 }
 
-bool QueueCore::touches_fault(const ReadRequest& request, uint64_t bytes) const {
+void QueueCore::land(int request) {
+  requests_[request].ended_ns = now_ns();
+  landed_.push_back(request);
+}
+
+bool QueueCore::touches_fault(const Request& request) const {
+  const uint64_t begin = request.ask.offset, end = begin + request.total;
   return std::any_of(fault_ranges_.begin(), fault_ranges_.end(),
-                     [&](const auto& range) { return overlap(request.offset, request.offset + bytes, range); });
+                     [&](const auto& range) { return overlap(begin, end, range); });
 }
 
 size_t QueueCore::queued() const { return queues_[0].size() + queues_[1].size() + queues_[2].size(); }
 
-// Hands over the first requests of the most urgent queues while depth and slots allow.
-void QueueCore::pump() {
-  for (RequestFifo& queue : queues_) {
-    while (!queue.empty() && in_flight_ < queue_depth_ && !free_slots_.empty()) {
-      const int index = free_slots_.back();
-      free_slots_.pop_back();
-      Slot& s = slots_[index];
-      s.request = queue.front();
-      queue.pop();
-      s.total = total_bytes(s.request);
-      s.reached = 0;
-      s.retries = 0;
-      s.error = 0;
-      s.started_ns = now_ns();
-      stats_.in_flight_max = std::max(stats_.in_flight_max, ++in_flight_);
-      if (touches_fault(s.request, s.total)) {
-        land(index, EIO);
-      } else {
-        begin_part(index, 0);
-      }
+// Hands over parts of the queue's first requests while fewer than `depth` are in flight.
+void QueueCore::hand_over(RequestFifo* queue, int depth) {
+  while (!queue->empty()) {
+    const int index = queue->front();
+    Request& r = requests_[index];
+    if (r.sent == 0) {
+      if (in_flight_ >= depth) return;
+      r.started_ns = now_ns();
+      if (touches_fault(r)) r.error = EIO;
     }
+    while (r.error == 0 && r.sent < r.total) {
+      if (in_flight_ >= depth) return;
+      const int slot = free_parts_.back();
+      free_parts_.pop_back();
+      Part& p = parts_[slot];
+      p = Part{};
+      p.request = index;
+      p.priority = r.ask.priority;
+      p.begin = p.reached = r.sent;
+      p.end = r.sent = std::min(r.total, r.sent + r.part_bytes);
+      ++r.open_parts;
+      stats_.in_flight_max = std::max(stats_.in_flight_max, ++in_flight_);
+      begin_part(slot, p.begin);
+    }
+    queue->pop();
+    r.sent = r.total;
+    if (r.open_parts == 0) land(index);
   }
+}
+
+// The most urgent queues first. Speculation has half the depth, so that a demand read finds a disk with little before it.
+void QueueCore::pump() {
+  hand_over(&queues_[static_cast<size_t>(ReadPriority::demand)], queue_depth_);
+  hand_over(&queues_[static_cast<size_t>(ReadPriority::upgrade)], queue_depth_);
+  hand_over(&queues_[static_cast<size_t>(ReadPriority::speculation)], std::max(1, queue_depth_ / 2));
   flush();
 }
 
 int QueueCore::deliver(std::vector<ReadCompletion>* out) {
-  const int delivered = static_cast<int>(cancelled_.size() + landed_.size());
-  out->insert(out->end(), cancelled_.begin(), cancelled_.end());
-  cancelled_.clear();
+  const int delivered = static_cast<int>(landed_.size());
   for (const int index : landed_) {
-    const Slot& s = slots_[index];
-    const int error = s.error == 0 && !checksums_agree(s.request) ? EBADMSG : s.error;
-    stats_.bytes_read += s.reached;
-    ++(error == 0 ? stats_.completed : stats_.failed);
-    out->push_back(
-        ReadCompletion{s.request.ticket, error, static_cast<uint32_t>(s.reached), s.ended_ns - s.started_ns});
-    free_slots_.push_back(index);
+    const Request& r = requests_[index];
+    const int error = r.error == 0 && !checksums_agree(r.ask) ? EBADMSG : r.error;
+    ++(error == 0 ? stats_.completed : error == ECANCELED ? stats_.cancelled : stats_.failed);
+    out->push_back(ReadCompletion{r.ask.ticket, error, static_cast<uint32_t>(r.read), r.ended_ns - r.started_ns});
+    free_requests_.push_back(index);
   }
   landed_.clear();
-  // Slots that were full of landed requests may have kept queued ones waiting.
-  if (delivered > 0 && queued() > 0) pump();
   return delivered;
 }
 

@@ -1,5 +1,5 @@
-// What every backend of the read queue shares: the three queues, the slots of requests in flight, resumption after
-// short reads, checksums, cancellation and counters. A backend only starts parts and reports how they ended.
+// What every backend of the read queue shares: the three queues, requests cut into parts, resumption after short reads,
+// checksums, cancellation and counters. A backend only starts parts and reports how they ended.
 #pragma once
 #include <sys/uio.h>
 
@@ -9,50 +9,52 @@
 
 namespace moestro {
 
-// First in, first out; grows, never shrinks, and keeps its memory.
+// Indices of requests, first in, first out; grows, never shrinks, and keeps its memory.
 class RequestFifo {
  public:
   bool empty() const { return count_ == 0; }
   size_t size() const { return count_; }
-  const ReadRequest& front() const { return ring_[head_]; }
-  void push(const ReadRequest& request);
+  int front() const { return ring_[head_]; }
+  void push(int index);
   void pop();
-  bool remove(uint32_t ticket);
+  // The i-th from the front.
+  int at(size_t i) const { return ring_[(head_ + i) % ring_.size()]; }
+  void remove_at(size_t i);
   void clear() { head_ = count_ = 0; }
 
  private:
-  std::vector<ReadRequest> ring_;
+  std::vector<int> ring_;
   size_t head_ = 0, count_ = 0;
 };
 
 class QueueCore : public ReadQueue {
  public:
-  Status submit(const ReadRequest& request) final;
+  Status submit(const ReadRequest& request, bool more_follow) final;
   bool cancel(uint32_t ticket) final;
+  bool promote(uint32_t ticket, ReadPriority priority) final;
   int poll(std::vector<ReadCompletion>* out) final;
   int wait(std::vector<ReadCompletion>* out) final;
   ReadQueueStats stats() const final;
   bool direct() const final { return direct_; }
 
  protected:
-  // A request in flight. The backend reads `vectors` from `part_offset` on, and nothing else.
-  struct Slot {
-    ReadRequest request;
-    uint64_t total = 0;       // bytes of the request
-    uint64_t reached = 0;     // bytes known to be read
-    uint64_t part_begin = 0;  // where the present part starts, in bytes of the request
-    uint64_t part_bytes = 0;
-    uint64_t part_offset = 0;  // the same in bytes of the file
-    uint64_t started_ns = 0, ended_ns = 0;
+  // A part of a request, with the kernel. The backend reads `vectors` from `file_offset` on, and nothing else.
+  struct Part {
+    int request = -1;
+    ReadPriority priority = ReadPriority::demand;
+    uint64_t begin = 0, end = 0;  // in bytes of the request
+    uint64_t reached = 0;         // up to where it is known to be read
+    uint64_t from = 0;            // where the present attempt starts: `begin`, or further on after a short read
+    uint64_t file_offset = 0;     // the same in bytes of the file
+    uint64_t bytes = 0;           // of the present attempt
     int retries = 0;
-    int error = 0;
     int vector_count = 0;
     std::array<iovec, kMaxSegments> vectors;
   };
 
   QueueCore(const ReadQueueOptions& options, bool direct);
 
-  // Begins to read the part that slot `index` describes. It ends with one part_ended(), called inside reap().
+  // Begins to read part `index`. It ends with one part_ended(), called inside reap().
   virtual void start(int index) = 0;
   // Hands over to the kernel what start() has gathered.
   virtual void flush() {}
@@ -67,27 +69,43 @@ class QueueCore : public ReadQueue {
   void drain();
 
   int queue_depth() const { return queue_depth_; }
-  int slot_count() const { return static_cast<int>(slots_.size()); }
-  Slot& slot(int index) { return slots_[index]; }
+  int part_count() const { return static_cast<int>(parts_.size()); }
+  Part& part(int index) { return parts_[index]; }
   int in_flight() const { return in_flight_; }
 
  private:
-  void prepare_part(Slot* slot, uint64_t begin);
-  void begin_part(int index, uint64_t begin);
-  void land(int index, int error);
+  // A request from submit() until it is delivered.
+  struct Request {
+    ReadRequest ask;
+    uint64_t total = 0;       // bytes of it
+    uint64_t part_bytes = 0;  // of each part but the last
+    uint64_t sent = 0;        // bytes handed over, or given up
+    uint64_t read = 0;
+    int open_parts = 0;
+    int error = 0;
+    uint64_t started_ns = 0, ended_ns = 0;
+  };
+
+  void aim(Part* part, uint64_t from);
+  void begin_part(int index, uint64_t from);
+  void end_part(int index, int error);
+  void land(int request);
+  void hand_over(RequestFifo* queue, int depth);
   void pump();
   int deliver(std::vector<ReadCompletion>* out);
-  bool touches_fault(const ReadRequest& request, uint64_t bytes) const;
+  bool touches_fault(const Request& request) const;
   size_t queued() const;
 
   const int queue_depth_;
   const bool direct_;
+  const uint64_t part_bytes_;
   const std::vector<std::pair<uint64_t, uint64_t>> fault_ranges_;
-  std::array<RequestFifo, 3> queues_;  // by priority
-  std::vector<Slot> slots_;
-  std::vector<int> free_slots_;
-  std::vector<int> landed_;  // slots whose request has ended and is not delivered yet
-  std::vector<ReadCompletion> cancelled_;
+  std::array<RequestFifo, 3> queues_;  // by priority: requests with parts that are not handed over
+  std::vector<Request> requests_;
+  std::vector<int> free_requests_;
+  std::vector<Part> parts_;
+  std::vector<int> free_parts_;
+  std::vector<int> landed_;  // requests that have ended and are not delivered yet
   ReadQueueStats stats_;
   int in_flight_ = 0;
   bool draining_ = false;

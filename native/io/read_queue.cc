@@ -22,6 +22,10 @@ Result<std::unique_ptr<ReadQueue>> ReadQueue::create(const ReadQueueOptions& opt
   if (Status status = check_option("pread threads", options.pread_threads, kPreadThreadsMax); !status.ok()) {
     return status;
   }
+  if (options.part_bytes < 4096) {
+    return Status("INVALID_ARGUMENT", "Cannot create the read queue: got parts of " +
+                                          std::to_string(options.part_bytes) + " bytes, needed at least 4096");
+  }
   switch (options.backend) {
     case IoBackend::io_uring:
       return make_io_uring_queue(options);

@@ -165,6 +165,9 @@ class Model {
   void embed();
   void attention(int layer);
   void route(int layer, uint16_t* ids, float* weights);
+  // scores [tokens][experts]: what the router of a layer further on would say to the residual stream as it is. Not to be
+  // called between run_experts and finish_layer.
+  void predict(int layer, float* scores);
   void shared_ffn(int layer);
   // Runs all groups; returns nanoseconds in which compute waited for a read.
   uint64_t run_experts(int layer, std::span<ExpertGroup> groups, ReadGate& gate);
@@ -216,6 +219,7 @@ class Model {
   void attend_whole(const KvLayer& kv, int block_tokens);
   void attend_split(const KvLayer& kv);
   AttentionQueries queries_at(int token, int tokens, int kv_head) const;
+  void score_experts(int layer, const float* x, float* out);
   void run_ready_experts(int layer, std::span<ExpertGroup*> groups);
   void add_importance(int layer, std::span<ExpertGroup*> groups);
 

@@ -102,6 +102,8 @@ export interface NativeEngineOptions {
     readonly backend: IoBackend;
     readonly queueDepth: number;
     readonly direct: boolean;
+    /** Requests go to the kernel in parts of about so many bytes, `queueDepth` of them at a time; 1 MiB when absent. */
+    readonly partBytes?: number;
     /** Byte ranges whose reads fail with EIO: fault injection for tests. Flat [begin, end, begin, end, ...]. */
     readonly faultRanges?: readonly number[];
   };
@@ -161,6 +163,11 @@ export interface NativeEngine {
   attention(layer: number): void;
   /** Top-k of every token: ids Uint16Array [n, topK], weights Float32Array [n, topK], highest first. */
   route(layer: number, ids: Uint16Array, weights: Float32Array): void;
+  /**
+   * Logits of the router of `layer`, Float32Array [n, expertCount], over the residual stream as it is: before that layer's
+   * attention a forecast of what its router will say. Not between `runExperts` and `finishLayer`.
+   */
+  predict(layer: number, scores: Float32Array): void;
   /** Queues reads; see {@link READ}. */
   submitReads(count: number, reads: Int32Array, offsets: Float64Array): void;
   /** The shared expert, or the dense FFN of a layer without experts; kept aside until `finishLayer`. */
@@ -182,8 +189,13 @@ export interface NativeEngine {
   takeCompletions(out: Int32Array): number;
   /** Waits until at least one read has finished or none is left; then as `takeCompletions`. */
   waitCompletions(out: Int32Array): number;
-  /** True when the read was still queued: it completes with ECANCELED. */
+  /**
+   * True when some of the read was still queued: it completes with ECANCELED once its parts in flight have landed; a
+   * read that is wholly in flight runs on.
+   */
   cancelRead(ticket: number): boolean;
+  /** Makes a demand read of what is still queued of an upgrade or a speculation. */
+  promoteRead(ticket: number): boolean;
 
   /**
    * While on, `runExperts` adds up products of every expert's inputs, weighted by the squared routing weight: x_i * x_k
