@@ -1,6 +1,6 @@
 /**
  * Which share of what fio reads does the read queue reach while misses are outstanding?
- *   npx tsx bench/reads.ts MODEL.moe [--seconds 0.4] [--rounds 5] [--outstanding 6] [--parts 1MiB,64MiB] [--depths 8,16]
+ *   npx tsx bench/reads.ts MODEL.moe [--seconds 0.4] [--rounds 5] [--outstanding 6] [--parts 1MiB,2MiB,64MiB] [--depths 4,8]
  *
  * Sketch: a record of 3.3 MB at 1 GB/s takes 3.3 ms, and a layer misses three to eight; so a layer's reads fill any queue,
  * and only how they are cut decides. Inside the timed window: whole expert records from random places into arena slots,
@@ -17,6 +17,8 @@ import { medianOf } from '../src/eval/bench.js';
 import { type MoeModel, openMoe } from '../src/model/read-moe.js';
 import { COMPLETION_STRIDE, loadAddon, READ, READ_STRIDE } from '../src/native/binding.js';
 
+/** Records of memory that reads go through in turn: no cache holds them, as none holds an arena. */
+const LANES = 64;
 const HUGE_PAGES = '/proc/sys/vm/nr_hugepages';
 
 const { values, positionals } = parseArgs({
@@ -25,8 +27,8 @@ const { values, positionals } = parseArgs({
     seconds: { type: 'string', default: '0.4' },
     rounds: { type: 'string', default: '5' },
     outstanding: { type: 'string', default: '6' },
-    parts: { type: 'string', default: '1MiB,64MiB' },
-    depths: { type: 'string', default: '8,16' },
+    parts: { type: 'string', default: '1MiB,2MiB,64MiB' },
+    depths: { type: 'string', default: '4,8' },
   },
 });
 const seconds = Number(values.seconds);
@@ -40,7 +42,12 @@ function fio(blockBytes: number, depth: number): number {
   const before = readFileSync(HUGE_PAGES, 'utf8');
   writeFileSync(HUGE_PAGES, '64');
   try {
-    const asked = [`--filename=${model.expertsPath}`, `--bs=${blockBytes}`, `--iodepth=${depth}`, `--runtime=${seconds}`];
+    const asked = [
+      `--filename=${model.expertsPath}`,
+      `--bs=${blockBytes}`,
+      `--iodepth=${depth}`,
+      `--runtime=${1000 * seconds}ms`,
+    ];
     const { jobs } = JSON.parse(execFileSync('fio', [...options, ...asked], { encoding: 'utf8' }));
     return jobs[0].read.bw_bytes / 1e9;
   } finally {
@@ -61,9 +68,9 @@ function queue(opened: MoeModel, partBytes: number, queueDepth: number, outstand
     contextLength: 64,
     kv: { type: 'f16', blockTokens: 32, blocks: 2 },
     arena: {
-      bitSlots: bitsStored * outstanding,
+      bitSlots: bitsStored * LANES,
       bitSlotBytes: bitBytes,
-      scaleSlots: outstanding,
+      scaleSlots: LANES,
       scaleSlotBytes: scaleBytes,
     },
     io: { path: opened.expertsPath, backend: 'automatic', queueDepth, direct: true, partBytes },
@@ -81,13 +88,15 @@ function queue(opened: MoeModel, partBytes: number, queueDepth: number, outstand
     offsets[0] = Math.floor(Math.random() * records) * manifest.geometry.recordBytes;
     engine.submitReads(1, reads, offsets);
   };
-  for (let lane = 0; lane < outstanding; ++lane) submit(lane);
+  const free = Array.from({ length: LANES }, (_, lane) => lane);
+  while (free.length > LANES - outstanding) submit(free.shift()!);
   const warm = performance.now() + 50;
   let from = 0;
   let bytesFrom = 0;
   for (;;) {
     const count = engine.waitCompletions(landed);
-    for (let i = 0; i < count; ++i) submit(landed[i * COMPLETION_STRIDE]!);
+    for (let i = 0; i < count; ++i) free.push(landed[i * COMPLETION_STRIDE]!);
+    while (free.length > LANES - outstanding) submit(free.shift()!);
     const now = performance.now();
     if (from === 0 && now > warm) {
       from = now;
@@ -121,7 +130,9 @@ const depths = values.depths.split(',').map(Number);
 const readers = [
   ...[1, 2, 4, 8].map((depth) => fioReader(recordBytes, depth)),
   fioReader(1 << 20, 8),
-  ...values.parts.split(',').flatMap((part) => depths.map((depth) => queueReader(parseBytes(part, '--parts', 0), depth))),
+  ...values.parts
+    .split(',')
+    .flatMap((part) => depths.map((depth) => queueReader(parseBytes(part, '--parts', 0), depth))),
 ];
 for (let turn = 0; turn < Number(values.rounds); ++turn) for (const { run, rates } of readers) rates.push(run());
 for (const { row, rates } of readers) {

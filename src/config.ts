@@ -1,6 +1,6 @@
 /** Flags, environment and defaults to one validated, frozen configuration; the settings themselves: settings.ts. */
 import { availableParallelism } from 'node:os';
-import { type EngineConfig, GREEDY, type Mode, type Sampling } from './engine/types.js';
+import { type EngineConfig, GREEDY, type Mode, type PrefetchMode, type Sampling } from './engine/types.js';
 import type { IoBackend, Isa, KvType, Level } from './native/binding.js';
 import {
   ENGINE_SETTINGS,
@@ -54,6 +54,7 @@ export function engineConfig(modelPath: string, raw: RawSettings = {}, env: Envi
       queueDepth: get('queueDepth') as number,
       direct: get('directIo') as boolean,
     }),
+    prefetch: get('prefetch') as PrefetchMode,
     maxResidentExperts: get('maxResidentExperts') as number | null,
     routingTrace: null,
   });

@@ -35,6 +35,7 @@ export interface LoadOptions {
   readonly io?: 'automatic' | 'io_uring' | 'pread';
   readonly queueDepth?: number;
   readonly directIo?: boolean;
+  readonly prefetch?: 'auto' | 'on' | 'off';
   readonly maxResidentExperts?: number;
 }
 

@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { parseBytes } from './bytes.js';
-import type { Mode } from './engine/types.js';
+import type { Mode, PrefetchMode } from './engine/types.js';
 import { MoestroError } from './errors.js';
 import { memoryLimitBytes } from './machine.js';
 import type { IoBackend, Isa, KvType } from './native/binding.js';
@@ -237,6 +237,14 @@ export const ENGINE_SETTINGS: readonly Setting[] = [
     help: 'read past the page cache',
     fallback: 'on',
     parse: onOff,
+  },
+  {
+    key: 'prefetch',
+    flag: '--prefetch <mode>',
+    env: 'MOESTRO_PREFETCH',
+    help: 'read experts on a guess before they are asked for: on, off, or "auto" for on where it is measured to pay',
+    fallback: 'off',
+    parse: choice<PrefetchMode>('auto', 'on', 'off'),
   },
   {
     key: 'maxResidentExperts',

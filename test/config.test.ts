@@ -78,6 +78,7 @@ describe('engineConfig()', () => {
       maxSequences: 4,
       maxQueued: 64,
       io: { backend: 'automatic', queueDepth: 8, direct: true },
+      prefetch: 'off',
       maxResidentExperts: null,
       routingTrace: null,
     });

@@ -301,7 +301,8 @@ void QueueCore::hand_over(RequestFifo* queue, int depth) {
   }
 }
 
-// The most urgent queues first. Speculation has half the depth, so that a demand read finds a disk with little before it.
+// The most urgent queues first. Speculation has half the depth, so that a demand read finds a disk with little before
+// it.
 void QueueCore::pump() {
   hand_over(&queues_[static_cast<size_t>(ReadPriority::demand)], queue_depth_);
   hand_over(&queues_[static_cast<size_t>(ReadPriority::upgrade)], queue_depth_);

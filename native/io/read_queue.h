@@ -51,14 +51,14 @@ struct ReadRequest {
 
 struct ReadCompletion {
   uint32_t ticket;
-  int error;       // 0, or an errno value (positive), ECANCELED for cancelled ones
-  uint32_t bytes;  // read; of cancelled and failed ones what had been
+  int error;            // 0, or an errno value (positive), ECANCELED for cancelled ones
+  uint32_t bytes;       // read; of cancelled and failed ones what had been
   uint64_t latency_ns;  // from the first part's hand-over to the kernel until the last was reaped
 };
 
 struct ReadQueueStats {
   uint64_t submitted = 0, completed = 0, failed = 0, cancelled = 0, bytes_read = 0, short_reads = 0;
-  uint64_t wait_ns = 0;  // time spent inside wait()
+  uint64_t wait_ns = 0;                  // time spent inside wait()
   int in_flight = 0, in_flight_max = 0;  // parts
   int queued = 0;                        // requests with parts that are not in flight yet
 };

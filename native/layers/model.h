@@ -165,8 +165,8 @@ class Model {
   void embed();
   void attention(int layer);
   void route(int layer, uint16_t* ids, float* weights);
-  // scores [tokens][experts]: what the router of a layer further on would say to the residual stream as it is. Not to be
-  // called between run_experts and finish_layer.
+  // scores [tokens][experts]: what the router of a layer further on would say to the residual stream as it is. Not to
+  // be called between run_experts and finish_layer.
   void predict(int layer, float* scores);
   void shared_ffn(int layer);
   // Runs all groups; returns nanoseconds in which compute waited for a read.

@@ -70,7 +70,16 @@ function table(result: BenchResult): string {
     ['first token', `${result.ttftMs} ms`],
     ['decode', `${result.decodeTps} tok/s over ${result.newTokens} tokens`],
     ['stalled', `${result.stallMs} ms per token`],
+    ['prefetched', prefetched(result)],
     ['read', `${(result.bytesReadPerToken / 1e6).toFixed(2)} MB per token, hit rate ${result.hitRate}`],
   ];
   return rows.map(([name, value]) => `${name.padEnd(12)} ${value}\n`).join('');
+}
+
+function prefetched({ prefetch }: BenchResult): string {
+  const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;
+  const { reads, bytes, usefulBytes, wastedBytes, offReason } = prefetch;
+  if (reads === 0) return 'nothing';
+  const figures = `${megabytes(bytes)} in ${reads} reads, ${megabytes(usefulBytes)} useful, ${megabytes(wastedBytes)} wasted`;
+  return offReason === null ? figures : `${figures}; off: ${offReason}`;
 }

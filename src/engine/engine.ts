@@ -26,6 +26,7 @@ import { MetricsCounters } from './metrics-counters.js';
 import { OpenSequences } from './open-sequences.js';
 import { Policies } from './policies.js';
 import { PooledStates } from './pooled-states.js';
+import { PREFETCH_DEFAULTS } from './prefetch.js';
 import { Sampler, SamplerScratch } from './sampler.js';
 import { scheduleStep } from './scheduler.js';
 import { Sequence } from './sequence.js';
@@ -36,6 +37,7 @@ import type {
   GenerateRequest,
   MemoryState,
   Mode,
+  PrefetchMode,
   Usage,
 } from './types.js';
 import { WeightCounts } from './weight-counts.js';
@@ -55,6 +57,7 @@ export interface EngineParts {
   /** Of the vocabulary, for requests with a format. */
   readonly tokenBytes?: TokenBytes;
   readonly sink: EngineSink;
+  readonly prefetch: PrefetchMode;
   /** Milliseconds, monotonic. */
   readonly now: () => number;
   /** A seed for requests without one. */
@@ -126,7 +129,12 @@ export class Engine {
     const choose = (): PlanSettings =>
       parts.settings ?? planSettings(this.residency, parts.levels, model.architecture.topK, parts.chooseVictim);
     const limits = { tokens: plan.chunkTokens, rows: parts.maxSequences };
-    this.#forward = new Forward(parts.native, model, this.residency, choose(), limits, parts.now);
+    const prefetch = {
+      ...PREFETCH_DEFAULTS,
+      mode: parts.prefetch,
+      source: model.trace === null ? ('router' as const) : ('statistics' as const),
+    };
+        this.#forward = new Forward(parts.native, model, this.residency, choose(), prefetch, limits, parts.now);
     this.#forward.elasticPrice = (done) =>
       parts.elasticPrice ?? priceInHurry(this.#price, done, parts.now() - this.#stepStarted, this.#goal);
     this.#blocks = new KvBlocks(plan.kvBlocks, KV_BLOCK_TOKENS, plan.contextLength);
@@ -356,6 +364,7 @@ export class Engine {
     const stepMs = this.#parts.now() - started;
     if (tokens === this.#batch.rowCount)
       this.#price = nextPrice(this.#price, { stepMs, stallMs: report.stallMs }, this.#goal);
+    this.#forward.prefetch.end(report.missedBytes, isDecode && tokens === 1 ? stepMs : null);
     this.#counters.stepped(report, {
       isDecode,
       decoded,
@@ -383,6 +392,7 @@ export class Engine {
     return this.#counters.snapshot({
       io: this.#parts.native.ioStats(),
       residency: this.residency,
+      prefetch: this.#forward.prefetch.metrics(),
       sequencesOpen: this.#open.running.length,
       sequencesQueued: this.#open.waiting.length,
       kvBlocksUsed: this.#blocks.used,

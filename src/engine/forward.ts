@@ -13,6 +13,7 @@ import type { Architecture } from '../model/manifest.js';
 import { COMPLETION_STRIDE, GROUP, GROUP_STRIDE, type NativeEngine, READ_STRIDE } from '../native/binding.js';
 import type { Batch } from './batch.js';
 import { type ExpertFile, packGroup, packReads, VerifiedPlanes } from './pack.js';
+import { Prefetch, type PrefetchSettings } from './prefetch.js';
 import { readError } from './read-error.js';
 import { StepReport } from './step-report.js';
 import type { WeightCounts } from './weight-counts.js';
@@ -32,6 +33,7 @@ export interface ForwardModel extends ExpertFile {
 
 export class Forward {
   readonly report: StepReport;
+  readonly prefetch: Prefetch;
   /** Set while routing weights are counted. */
   weightCounts: WeightCounts | null = null;
   readonly #native: NativeEngine;
@@ -62,6 +64,7 @@ export class Forward {
     model: ForwardModel,
     residency: Residency,
     settings: PlanSettings,
+    prefetch: PrefetchSettings,
     limits: { readonly tokens: number; readonly rows: number },
     now: () => number,
   ) {
@@ -90,6 +93,15 @@ export class Forward {
     this.#completions = new Int32Array(Math.max(64, expertCount) * COMPLETION_STRIDE);
     this.#elastic = createElasticScratch(expertCount);
     this.report = new StepReport(limits.rows);
+    this.prefetch = new Prefetch({
+      native,
+      residency,
+      file: model,
+      verified: this.#verified,
+      settings: prefetch,
+      scratch: this.#plan.scratch,
+      topK,
+    });
   }
 
   /** The walk of a token: all layers; logits of the batch's rows can be asked for until the next run. */
@@ -120,6 +132,7 @@ export class Forward {
         this.#routing.layer = moe++;
         this.#choosePrecision(batch);
         this.weightCounts?.add(this.#routing);
+        this.prefetch.settle(this.#routing, this.#landReads);
         planExperts(this.#routing, this.#residency, this.settings, this.#plan);
         this.#runPlan(layer, batch);
         from = this.#now();
@@ -132,6 +145,8 @@ export class Forward {
         this.onLayerEnd();
         from = this.#now();
       }
+      const next = moeLayers[moe];
+      if (moe > 0 && next === layer + 1) this.prefetch.guess(moe, next, this.settings);
     }
     this.report.nativeMs += this.#now() - from;
     this.#tokensRun += tokens;
@@ -141,6 +156,7 @@ export class Forward {
   #begin(batch: Batch): void {
     const { report } = this;
     report.clear();
+    this.prefetch.begin(batch.tokens);
     this.#routing.tokens = batch.tokens;
     this.#routing.live.fill(1, 0, batch.tokens);
     let longest = 1;
@@ -168,6 +184,7 @@ export class Forward {
       residency.release(plan, wave);
       if (hasNext && plan.waveSerial[wave + 1] === 1) this.#prepare(wave + 1);
     }
+    while (this.prefetch.isReading) this.#landReads(true);
     assert(residency.readingCount === 0, 'a layer ended with reads on their way');
     this.#errors.clear();
   }
@@ -267,25 +284,33 @@ export class Forward {
     return this.#plan.layer * this.#residency.experts + this.#plan.groupExperts[group]!;
   }
 
-  #landReads(): void {
+  /** Reads that have ended become resident; with `wait` until at least one has, if any is on its way. */
+  readonly #landReads = (wait = false): void => {
     const capacity = this.#completions.length / COMPLETION_STRIDE;
     let count = 0;
     do {
       const from = this.#now();
-      count = this.#native.takeCompletions(this.#completions);
+      if (wait && count === 0) count = this.#native.waitCompletions(this.#completions);
+      else count = this.#native.takeCompletions(this.#completions);
       this.report.nativeMs += this.#now() - from;
+      if (wait) this.report.stallMs += this.#now() - from;
       for (let i = 0; i < count; ++i) {
-        const key = this.#completions[i * COMPLETION_STRIDE]!;
-        const error = this.#completions[i * COMPLETION_STRIDE + 1]!;
-        this.#residency.landed(key, error);
-        if (error === 0) {
-          this.#verified.landed(key, this.#residency.residentBits[key]!);
-        } else {
-          this.#errors.set(key, error);
-          ++this.report.readErrors;
-        }
+        const at = i * COMPLETION_STRIDE;
+        this.#landed(this.#completions[at]!, this.#completions[at + 1]!, this.#completions[at + 2]!);
       }
     } while (count === capacity);
+  };
+
+  #landed(key: number, error: number, bytes: number): void {
+    const isGuess = this.prefetch.landed(key, error, bytes);
+    const isWanted = !isGuess || this.#residency.onProbation[key] === 0;
+    this.#residency.landed(key, error);
+    if (error === 0) {
+      this.#verified.landed(key, this.#residency.residentBits[key]!);
+    } else if (isWanted) {
+      this.#errors.set(key, error);
+      ++this.report.readErrors;
+    }
   }
 
   /** Ends the sequences whose tokens this expert served, and only them; the rest of the step leaves them out. */

@@ -2,7 +2,7 @@
 import type { Residency } from '../experts/residency.js';
 import type { IoStats } from '../native/binding.js';
 import type { StepReport } from './step-report.js';
-import type { EngineMetrics, MemoryState } from './types.js';
+import type { EngineMetrics, MemoryState, PrefetchMetrics } from './types.js';
 
 export class MetricsCounters {
   requestsCancelled = 0;
@@ -59,6 +59,7 @@ export class MetricsCounters {
   snapshot(now: {
     readonly io: IoStats;
     readonly residency: Residency;
+    readonly prefetch: PrefetchMetrics;
     readonly sequencesOpen: number;
     readonly sequencesQueued: number;
     readonly kvBlocksUsed: number;

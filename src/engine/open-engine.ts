@@ -55,6 +55,7 @@ export async function openEngine(
     ...(config.evictsLru === true ? { chooseVictim: lru } : {}),
     ...(config.elasticPrice === undefined ? {} : { elasticPrice: config.elasticPrice }),
     maxSequences: config.maxSequences,
+    prefetch: config.prefetch,
     maxQueued: config.maxQueued,
     ...(tokenBytes === undefined ? {} : { tokenBytes }),
     sink,

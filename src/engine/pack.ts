@@ -60,27 +60,41 @@ export function packReads(
   reads: Int32Array,
   offsets: Float64Array,
 ): number {
-  const { geometry } = file;
-  const layer = file.moeLayers[plan.layer]!;
   let count = 0;
   for (let i = plan.waveReads[wave]!; i < plan.waveReads[wave + 1]!; ++i) {
     const key = plan.readKeys[i]!;
-    const from = plan.readFrom[i]!;
-    const to = plan.readBits[i]!;
-    const expert = key - plan.layer * residency.experts;
-    const at = count * READ_STRIDE;
-    reads.fill(0, at, at + READ_STRIDE);
-    reads[at + READ.ticket] = key;
-    reads[at + READ.scaleSlot] = from === 0 ? residency.scaleSlot(key) : -1;
-    reads[at + READ.bitSlotCount] = to - from;
-    for (let bit = from; bit < to; ++bit) reads[at + READ.bitSlots + bit - from] = residency.bitSlot(key, bit);
-    // Checks cover leading segments without gaps, so one plane not yet seen has all planes of the read checked.
-    if (!verified.has(key, from, to)) packChecks(file, layer, expert, from, to, reads, at);
-    offsets[count] =
-      file.expertOffset(layer, expert) + (from === 0 ? 0 : geometry.scaleBytes + from * geometry.bitBytes);
-    ++count;
+    packRead(key, plan.readFrom[i]!, plan.readBits[i]!, 0, residency, file, verified, reads, offsets, count++);
   }
   return count;
+}
+
+/** Packs a read of bits [from, to) of expert `key`, which holds their slots, as record `index`. */
+export function packRead(
+  key: number,
+  from: number,
+  to: number,
+  priority: number,
+  residency: Residency,
+  file: ExpertFile,
+  verified: VerifiedPlanes,
+  reads: Int32Array,
+  offsets: Float64Array,
+  index: number,
+): void {
+  const { geometry } = file;
+  const moe = Math.floor(key / residency.experts);
+  const layer = file.moeLayers[moe]!;
+  const expert = key - moe * residency.experts;
+  const at = index * READ_STRIDE;
+  reads.fill(0, at, at + READ_STRIDE);
+  reads[at + READ.ticket] = key;
+  reads[at + READ.priority] = priority;
+  reads[at + READ.scaleSlot] = from === 0 ? residency.scaleSlot(key) : -1;
+  reads[at + READ.bitSlotCount] = to - from;
+  for (let bit = from; bit < to; ++bit) reads[at + READ.bitSlots + bit - from] = residency.bitSlot(key, bit);
+  // Checks cover leading segments without gaps, so one plane not yet seen has all planes of the read checked.
+  if (!verified.has(key, from, to)) packChecks(file, layer, expert, from, to, reads, at);
+  offsets[index] = file.expertOffset(layer, expert) + (from === 0 ? 0 : geometry.scaleBytes + from * geometry.bitBytes);
 }
 
 function packChecks(

@@ -8,6 +8,21 @@ import type { IoBackend, Isa, KvType, Level } from '../native/binding.js';
 
 export type Mode = 'exact' | 'routed' | 'elastic';
 
+/** "on" speculates whether it pays or not: for experiments. */
+export type PrefetchMode = 'auto' | 'on' | 'off';
+
+/** Reads on a guess, since start. A byte is useful, wasted, or of an expert that may still be used. */
+export interface PrefetchMetrics {
+  readonly reads: number;
+  readonly bytes: number;
+  readonly usefulBytes: number;
+  /** Of the useful ones: of reads still on their way when their layer wanted them. */
+  readonly lateBytes: number;
+  readonly wastedBytes: number;
+  /** Why none are made at present; null while they are, or are not wanted. */
+  readonly offReason: string | null;
+}
+
 /** At how many bits one request runs; what is absent falls to the engine's configuration. */
 export interface Precision {
   readonly mode?: Mode;
@@ -45,6 +60,8 @@ export interface EngineConfig {
   readonly maxSequences: number;
   readonly maxQueued: number;
   readonly io: { readonly backend: IoBackend; readonly queueDepth: number; readonly direct: boolean };
+  /** Reads on a guess before the router has chosen; "auto" measures whether they pay and stops where they do not. */
+  readonly prefetch: PrefetchMode;
   /** Expert slots at most, whatever the budget affords (fewer slots for experiments); null for no cap. */
   readonly maxResidentExperts: number | null;
   /** Recorded routing to use instead of the router's choice: benchmarks only. */
@@ -204,6 +221,7 @@ export interface EngineMetrics {
   readonly bytesRead: number;
   readonly readsInFlight: number;
   readonly readErrors: number;
+  readonly prefetch: PrefetchMetrics;
   readonly stallMs: number;
   readonly prefillMs: number;
   readonly decodeMs: number;

@@ -6,7 +6,7 @@
  * time between the first token and the last as the caller sees it, thread crossings and all.
  */
 import { readFileSync } from 'node:fs';
-import type { EngineClient, EngineMetrics, Sampling } from '../engine/types.js';
+import type { EngineClient, EngineMetrics, PrefetchMetrics, Sampling } from '../engine/types.js';
 import { GREEDY } from '../engine/types.js';
 import { randomWords } from '../model/synthetic/random-pool.js';
 
@@ -39,6 +39,8 @@ export interface BenchResult {
   readonly bytesReadPerToken: number;
   /** Of decode steps: experts found resident, of all asked for. */
   readonly hitRate: number;
+  /** Reads on a guess, over all of it. */
+  readonly prefetch: PrefetchMetrics;
   readonly threads: number;
   readonly isa: string;
 }
@@ -79,6 +81,7 @@ export async function runBench(
     stallMs: median('stallMs'),
     bytesReadPerToken: Math.round(median('bytesReadPerToken')),
     hitRate: median('hitRate'),
+    prefetch: (await client.metrics()).prefetch,
     threads,
     isa,
   };

@@ -21,7 +21,7 @@ export interface Routing {
 /**
  * Plans one layer of one step. Pure but for `plan`, which it fills: the view is read, never changed.
  *
- * Hits run first, all in wave 0; misses follow hottest first (most tokens served, then routing mass, then the lower id),
+ * Hits run first, all in wave 0, and with them those whose read on a guess is on its way; misses follow hottest first (most tokens served, then routing mass, then the lower id),
  * which is also the order of their reads. An expert resident with too few bits reads only the planes it lacks.
  *
  * @param routing top-k choice and levels per token.
@@ -47,10 +47,10 @@ export function planExperts(routing: Routing, view: ResidencyView, settings: Pla
   scratch.takenElsewhere = 0;
 
   countWanted(routing, scratch);
-  const hits = orderExperts(routing.layer * view.experts, view, plan);
-  const wantedExperts = hits + plan.misses;
+  const covered = orderExperts(routing.layer * view.experts, view, plan);
+  const wantedExperts = plan.hits + plan.misses;
   if (wantedExperts === 0) return plan;
-  placeInWaves(hits, wantedExperts, view, settings, plan);
+  placeInWaves(covered, wantedExperts, view, settings, plan);
   emitGroups(routing, wantedExperts, plan);
   return plan;
 }
@@ -75,34 +75,46 @@ function countWanted(routing: Routing, scratch: PlanScratch): void {
   }
 }
 
-/** Fills scratch.order: hits by id, then misses hottest first. Returns the number that need no read. */
+/**
+ * Fills scratch.order: hits by id, then experts whose read is on its way, then misses hottest first. Returns the number
+ * that need no read. Reads on their way that reach less than the bits wanted are over before a plan is made.
+ */
 function orderExperts(firstKey: number, view: ResidencyView, plan: LayerPlan): number {
   const { scratch } = plan;
   const { order, wanted, waveOf } = scratch;
-  let hits = 0;
+  let covered = 0;
   for (let expert = 0; expert < view.experts; ++expert) {
     waveOf[expert] = wanted[expert] === 0 ? NOT_WANTED : LATER;
     if (wanted[expert] === 0 || view.residentBits[firstKey + expert]! < wanted[expert]!) continue;
-    order[hits++] = expert;
+    order[covered++] = expert;
   }
-  plan.hits = hits;
-  let count = hits;
+  plan.hits = covered;
+  for (let expert = 0; expert < view.experts; ++expert) {
+    if (!isArriving(firstKey + expert, wanted[expert]!, view)) continue;
+    order[covered++] = expert;
+    ++plan.misses;
+  }
+  let count = covered;
   for (let expert = 0; expert < view.experts; ++expert) {
     const resident = view.residentBits[firstKey + expert]!;
-    if (resident >= wanted[expert]!) continue;
+    if (resident >= wanted[expert]! || isArriving(firstKey + expert, wanted[expert]!, view)) continue;
     ++plan.misses;
     plan.missedBitSlots += wanted[expert]! - resident;
     if (resident === 0) ++plan.missedScaleSlots;
     // Insertion into the sorted tail: a decode step has a handful, a prompt chunk a few hundred at most.
     let at = count++;
-    while (at > hits && isHotter(expert, order[at - 1]!, scratch)) {
+    while (at > covered && isHotter(expert, order[at - 1]!, scratch)) {
       order[at] = order[at - 1]!;
       --at;
     }
     order[at] = expert;
   }
-  return hits;
+  return covered;
 }
+
+/** Not resident at the bits wanted, and a read that brings them is on its way. */
+const isArriving = (key: number, wanted: number, view: ResidencyView): boolean =>
+  wanted > view.residentBits[key]! && view.readingBits[key]! >= wanted;
 
 function isHotter(a: number, b: number, scratch: PlanScratch): boolean {
   const served = scratch.served[a]! - scratch.served[b]!;

@@ -1,6 +1,6 @@
 /**
  * Who holds which slots: the one owner of all of them. Plans are made elsewhere over the read-only view; slots change
- * hands in `apply`, `landed` and nowhere else.
+ * hands in `apply`, `speculate`, `makeRoom`, `landed` and nowhere else.
  *
  * An expert is absent, reading (slots taken, a read on its way) or resident with some of its bits. It can be both:
  * resident at 2 bits and reading two more. Expert key = moeLayer * experts + expert; it is also the ticket of the read,
@@ -45,6 +45,8 @@ export interface ResidencyView {
   /** Bits that are in slots and landed, and bits there will be once a read on its way lands (0: none is); by key. */
   readonly residentBits: Uint8Array;
   readonly readingBits: Uint8Array;
+  /** By key: 1 for what was read on a guess and has not been used; it is the first to lose its slots. */
+  readonly onProbation: Uint8Array;
   /** Experts of each layer that hold slots, and the number below which other layers may not push it. */
   readonly layerExperts: Int32Array;
   readonly floors: Int32Array;
@@ -74,9 +76,12 @@ export class Residency implements ResidencyView {
   readonly fullLevel: number;
   readonly residentBits: Uint8Array;
   readonly readingBits: Uint8Array;
+  readonly onProbation: Uint8Array;
   readonly layerExperts: Int32Array;
   readonly floors: Int32Array;
   readonly uses: UseCounts;
+  /** Experts that left probation by being evicted, since start. */
+  probationEvictions = 0;
   /** By key: -1 for none. */
   readonly #scaleSlotOf: Int32Array;
   /** [key][bit]: -1 for none. */
@@ -93,6 +98,7 @@ export class Residency implements ResidencyView {
     this.fullLevel = shape.fullLevel;
     this.residentBits = new Uint8Array(keys);
     this.readingBits = new Uint8Array(keys);
+    this.onProbation = new Uint8Array(keys);
     this.layerExperts = new Int32Array(shape.layers);
     this.floors = layerFloors(shape.layers, shape.experts, expertCapacity(shape));
     this.uses = new UseCounts(keys, shape.halfLife ?? DEFAULT_HALF_LIFE);
@@ -145,6 +151,22 @@ export class Residency implements ResidencyView {
     }
   }
 
+  /** Takes slots for a read on a guess, of all bits up to `bits`; the expert is on probation until it is used. */
+  speculate(key: number, bits: number): void {
+    this.#take(key, bits);
+    this.onProbation[key] = 1;
+  }
+
+  /** Gives up an expert for a guess; `apply` does so for plans. */
+  makeRoom(victim: number): void {
+    this.#evict(victim, 0);
+  }
+
+  /** Bits that a guess was right about. */
+  used(key: number): void {
+    this.onProbation[key] = 0;
+  }
+
   /** The wave has run: its experts may lose their slots again. */
   release(plan: LayerPlan, wave: number): void {
     for (let i = plan.waveGroups[wave]!; i < plan.waveGroups[wave + 1]!; ++i) {
@@ -158,8 +180,12 @@ export class Residency implements ResidencyView {
     assert(wanted > 0, `expert key ${key} has no read on its way`);
     this.readingBits[key] = 0;
     --this.#reading;
-    if (error === 0) this.residentBits[key] = wanted;
-    else this.#free(key, wanted, this.residentBits[key]!);
+    if (error === 0) {
+      this.residentBits[key] = wanted;
+      return;
+    }
+    this.#free(key, wanted, this.residentBits[key]!);
+    this.onProbation[key] = 0;
   }
 
   /** Slots in use. */
@@ -285,6 +311,9 @@ export class Residency implements ResidencyView {
     assert(this.#pinned[key] === 0 && this.readingBits[key] === 0, `expert key ${key} is in use and cannot be evicted`);
     this.residentBits[key] = bits;
     this.#free(key, held, bits);
+    if (bits > 0 || this.onProbation[key] === 0) return;
+    this.onProbation[key] = 0;
+    ++this.probationEvictions;
   }
 
   #take(key: number, bits: number): void {

@@ -118,7 +118,8 @@ function levelWithin(bits: number, levels: readonly number[]): number {
 
 /**
  * Victim among the layer's own experts and those of one other layer: the one furthest above its floor. Comparing with
- * every layer would be a scan of all residents per miss; the largest layer is where the coldest experts gather.
+ * every layer would be a scan of all residents per miss; the largest layer is where the coldest experts gather. An expert
+ * of the layer that was read on a guess, wrongly, goes before any other.
  */
 function findVictim(
   expert: number,
@@ -136,6 +137,7 @@ function findVictim(
     const key = firstKey + other;
     if (bits[key] === 0 || view.readingBits[key]! > 0) continue;
     if (waveOf[other]! <= ranWave || (mayTakeLater && waveOf[other] === LATER && other !== expert)) {
+      if (view.onProbation[key] === 1 && waveOf[other] === NOT_WANTED) return key;
       candidates[count++] = key;
     }
   }
@@ -159,4 +161,36 @@ function largestOther(layer: number, view: ResidencyView, scratch: PlanScratch):
     donor = other;
   }
   return donor;
+}
+
+/**
+ * Whose slots does a guess about `layer` take? What an earlier guess got wrong, else as a miss of that layer would choose.
+ *
+ * @param runningLayer whose experts are in use; -1 for none.
+ * @param isGuessed by expert of the layer: 1 for those that are wanted themselves.
+ * @returns the key, or -1 when nothing may go.
+ */
+export function victimOfGuess(
+  layer: number,
+  runningLayer: number,
+  isGuessed: Uint8Array,
+  view: ResidencyView,
+  settings: PlanSettings,
+  scratch: PlanScratch,
+): number {
+  const { candidates } = scratch;
+  let count = 0;
+  const consider = (from: number, key: number): boolean => {
+    if (view.residentBits[key] === 0 || view.readingBits[key]! > 0) return false;
+    if (from === layer && isGuessed[key - layer * view.experts] === 1) return false;
+    candidates[count++] = key;
+    return view.onProbation[key] === 1;
+  };
+  scratch.layerExperts.set(view.layerExperts);
+  const donor = largestOther(layer, view, scratch);
+  for (const from of [layer, donor]) {
+    if (from < 0 || from === runningLayer) continue;
+    for (let key = from * view.experts; key < (from + 1) * view.experts; ++key) if (consider(from, key)) return key;
+  }
+  return settings.chooseVictim(candidates, count, view.uses);
 }

@@ -33,6 +33,17 @@ const ENGINE_SERIES: readonly EngineSeries[] = [
   ),
   counter('moestro_read_bytes_total', 'Bytes of experts that the disk delivered', (m) => m.bytesRead),
   counter('moestro_read_errors_total', 'Reads of experts that failed', (m) => m.readErrors),
+  counter('moestro_prefetch_bytes_total', 'Bytes of experts read on a guess', (m) => m.prefetch.bytes),
+  counter(
+    'moestro_prefetch_useful_bytes_total',
+    'Of these, bytes of experts that were then asked for',
+    (m) => m.prefetch.usefulBytes,
+  ),
+  counter(
+    'moestro_prefetch_wasted_bytes_total',
+    'Of these, bytes of reads that were stopped or evicted unused',
+    (m) => m.prefetch.wastedBytes,
+  ),
   gauge('moestro_reads_in_flight', 'Reads of experts under way', (m) => m.readsInFlight),
   counter('moestro_stall_seconds_total', 'Time for which computing waited for a read', (m) => m.stallMs / 1000),
   counter(

@@ -70,6 +70,9 @@ describe('exact answers', () => {
   it.each<[string, Partial<EngineConfig>, number]>([
     ['half of the experts resident', { maxResidentExperts: EXPERTS / 2, ...io('pread') }, 4],
     ['a quarter, one thread', { maxResidentExperts: EXPERTS / 4, threads: 1 }, 4],
+    ['half and guesses', { maxResidentExperts: EXPERTS / 2, prefetch: 'on' }, 1],
+    ['a quarter, guesses and 3 at once', { maxResidentExperts: EXPERTS / 4, prefetch: 'on', ...io('pread') }, 3],
+    ['a quarter without guesses', { maxResidentExperts: EXPERTS / 4, prefetch: 'off' }, 1],
     ['the floor, chunks of 16', { maxResidentExperts: 8, chunkTokens: 16 }, 1],
     ['the floor, 16 at once, buffered reads', { maxResidentExperts: 8, ...io('pread', false) }, 16],
     ['a quarter, chunks of 1', { maxResidentExperts: EXPERTS / 4, chunkTokens: 1 }, 2],
@@ -80,7 +83,9 @@ describe('exact answers', () => {
     const { size } = statSync(`${POCKET}/experts.bin`);
     if (more.maxResidentExperts === undefined) expect(metrics.bytesRead).toBeLessThanOrEqual(size);
     else expect(metrics.bytesRead).toBeGreaterThan(size);
-    expect(metrics.bytesRead).toBe(metrics.missedBytes);
+    expect(metrics.bytesRead).toBe(metrics.missedBytes + metrics.prefetch.bytes);
+    if (more.prefetch === 'on') expect(metrics.prefetch.usefulBytes).toBeGreaterThan(0);
+    if (more.prefetch === 'off') expect(metrics.prefetch.reads).toBe(0);
   });
 
   it.each(loadAddon().cpuFeatures().detected)('are the same with %s kernels', async (isa) => {

@@ -4,7 +4,7 @@
  */
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import type { Mode } from '../../src/engine/types.js';
+import type { Mode, PrefetchMode } from '../../src/engine/types.js';
 import { fakeEngine, TOY_ARCHITECTURE, toyOffset, toyRequest } from '../helpers/fake-engine.js';
 
 interface Ask {
@@ -56,6 +56,7 @@ it('Engine answers as each request alone whatever is asked, read and left meanwh
         kvBlocks: fc.integer({ min: 13, max: 16 }),
         maxSequences: fc.integer({ min: 1, max: 4 }),
         maxLogitRows: fc.integer({ min: 1, max: 3 }),
+        prefetch: fc.constantFrom<PrefetchMode>('on', 'auto', 'off'),
         seed: fc.integer({ min: 1, max: 1 << 30 }),
       }),
       fc.option(fc.nat(TOY_ARCHITECTURE.expertCount - 1), { nil: null }),

@@ -71,6 +71,7 @@ const CONFIG: EngineConfig = {
   maxSequences: 4,
   maxQueued: 16,
   io: { backend: 'automatic', queueDepth: 16, direct: true },
+  prefetch: 'auto',
   maxResidentExperts: null,
   routingTrace: null,
 };

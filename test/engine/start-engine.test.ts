@@ -59,6 +59,7 @@ const start = (more: Partial<EngineConfig> = {}) =>
     maxSequences: 3,
     maxQueued: 8,
     io: { backend: 'automatic', queueDepth: 4, direct: true },
+    prefetch: 'auto',
     maxResidentExperts: null,
     routingTrace: null,
     ...more,
@@ -109,7 +110,7 @@ describe('startEngine()', () => {
     for (const variant of variants) {
       const { results, metrics } = await answers(variant);
       expect({ variant, tokens: tokensIn(results) }).toEqual({ variant, tokens: wanted });
-      expect(metrics.bytesRead).toBe(metrics.missedBytes);
+      expect(metrics.bytesRead).toBe(metrics.missedBytes + metrics.prefetch.bytes);
       if (variant.maxResidentExperts !== undefined) expect(metrics.bytesRead).toBeGreaterThan(whole.metrics.bytesRead);
     }
   });
@@ -118,7 +119,7 @@ describe('startEngine()', () => {
     const wanted = tokensIn((await answers({ mode: 'routed', level: 4 })).results);
     const { results, metrics } = await answers({ mode: 'routed', level: 4, maxResidentExperts: 5 });
     expect(tokensIn(results)).toEqual(wanted);
-    expect(metrics.bytesRead).toBe(metrics.missedBytes);
+    expect(metrics.bytesRead).toBe(metrics.missedBytes + metrics.prefetch.bytes);
   });
 
   it('evaluates to the logits that generation follows', async () => {

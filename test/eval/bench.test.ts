@@ -2,6 +2,8 @@ import { describe, expect, it } from 'vitest';
 import type { EngineClient, EngineEvent, EngineMetrics, GenerateRequest } from '../../src/engine/types.js';
 import { medianOf, runBench } from '../../src/eval/bench.js';
 
+const PREFETCH = { reads: 2, bytes: 30, usefulBytes: 20, lateBytes: 10, wastedBytes: 10, offReason: null };
+
 /** An engine that takes 10 ms for a prompt token and a time of its own for each new one, on a clock of its own. */
 function clockedEngine(decodeMs: readonly number[]) {
   let clock = 0;
@@ -13,7 +15,7 @@ function clockedEngine(decodeMs: readonly number[]) {
     async metrics() {
       const hits = tokensDecoded * 6;
       const decode = { hits, misses: tokensDecoded * 2, bytesRead: tokensDecoded * 100, stallMs: tokensDecoded / 2 };
-      return { tokensDecoded, decode } as unknown as EngineMetrics;
+      return { tokensDecoded, decode, prefetch: PREFETCH } as unknown as EngineMetrics;
     },
     async *generate(request: GenerateRequest): AsyncIterable<EngineEvent> {
       asked.push(request);
@@ -58,6 +60,7 @@ describe('runBench()', () => {
       stallMs: 0.5,
       bytesReadPerToken: 100,
       hitRate: 0.75,
+      prefetch: PREFETCH,
       threads: 2,
       isa: 'avx2',
     });

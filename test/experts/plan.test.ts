@@ -83,6 +83,43 @@ const keysOf = (list: Int32Array, count: number): number[] => Array.from(list.su
 describe('planExperts()', () => {
   const shape = { layers: 2, experts: 8, topK: 2 };
 
+  it('waits for what is read on a guess instead of reading it again, and runs it with the first', () => {
+    const { residency, settings, plan } = setUp(shape, { experts: 8 }, 1);
+    residency.speculate(8 + 5, 4);
+    planExperts(routing(1, [[5, 1]]), residency, settings, plan);
+    expect(keysOf(plan.readKeys, plan.readCount)).toEqual([8 + 1]);
+    expect(plan).toMatchObject({ hits: 0, misses: 2, missedBitSlots: 4, missedScaleSlots: 1, waveCount: 1 });
+    expect(assignmentsOf(plan).map(({ expert }) => expert)).toEqual([5, 1]);
+    residency.landed(8 + 5, 0);
+    planExperts(routing(1, [[5, 1]]), residency, settings, plan);
+    expect(plan).toMatchObject({ hits: 1, misses: 1, readCount: 1 });
+  });
+
+  it('takes the slots of a wrong guess before any other, however cold', () => {
+    const { residency, settings, plan } = setUp(shape, { experts: 4 }, 1);
+    for (const expert of [0, 1, 2]) {
+      residency.speculate(8 + expert, 4);
+      residency.landed(8 + expert, 0);
+      residency.used(8 + expert);
+    }
+    residency.speculate(8 + 3, 4);
+    residency.landed(8 + 3, 0);
+    residency.uses.advance(1);
+    residency.uses.record(8 + 3, 0);
+    planExperts(routing(1, [[0, 7]]), residency, settings, plan);
+    expect(keysOf(plan.evictKeys, plan.evictCount)).toEqual([8 + 3]);
+    carryOut(plan, residency);
+    expect(residency.probationEvictions).toBe(1);
+  });
+
+  it('never takes the slots of a read that is on its way', () => {
+    const { residency, settings, plan } = setUp(shape, { experts: 2 }, 1);
+    residency.speculate(8 + 3, 4);
+    planExperts(routing(1, [[0, 7]]), residency, settings, plan);
+    expect(plan.waveCount).toBe(2);
+    expect(keysOf(plan.evictKeys, plan.evictCount)).toEqual([8]);
+  });
+
   it('reads each missing expert once when tokens share it, hottest first', () => {
     const { residency, settings, plan } = setUp(shape, { experts: 8 }, 3);
     planExperts(

@@ -30,6 +30,22 @@ describe('expertCapacity()', () => {
 });
 
 describe('Residency', () => {
+  it('keeps what was read on a guess on probation until it is used, and frees it after an error', () => {
+    const residency = new Residency({ layers: 1, experts: 4, bitSlots: 8, scaleSlots: 2, fullLevel: 4 });
+    residency.speculate(1, 4);
+    residency.speculate(2, 4);
+    expect([residency.freeBits, residency.freeScales, residency.readingCount]).toEqual([0, 0, 2]);
+    residency.landed(1, 0);
+    residency.landed(2, 125);
+    residency.checkInvariants();
+    expect(Array.from(residency.onProbation)).toEqual([0, 1, 0, 0]);
+    expect(residency.freeBits).toBe(4);
+    residency.used(1);
+    residency.makeRoom(1);
+    residency.checkInvariants();
+    expect([residency.freeBits, residency.probationEvictions]).toEqual([8, 0]);
+  });
+
   function stepOf(ids: number[], level: number) {
     const residency = new Residency({ layers: 1, experts: 4, bitSlots: 8, scaleSlots: 4, fullLevel: 4 });
     const settings = planSettings(residency, [2, 3, 4], ids.length);

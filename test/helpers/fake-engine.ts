@@ -4,7 +4,13 @@ import type { EngineSink } from '../../src/engine/engine-sink.js';
 import type { ForwardModel } from '../../src/engine/forward.js';
 import { KV_BLOCK_TOKENS } from '../../src/engine/memory-plan.js';
 import type { Pressure } from '../../src/engine/memory-watch.js';
-import { type EngineEvent, type GenerateRequest, GREEDY, type Mode } from '../../src/engine/types.js';
+import {
+  type EngineEvent,
+  type GenerateRequest,
+  GREEDY,
+  type Mode,
+  type PrefetchMode,
+} from '../../src/engine/types.js';
 import type { MoestroError } from '../../src/errors.js';
 import type { PlanSettings } from '../../src/experts/plan-settings.js';
 import { precisionModel } from '../../src/experts/precision.js';
@@ -58,6 +64,7 @@ export interface FakeEngineOptions {
   readonly keptExpertBytes?: number;
   readonly readPressure?: () => Pressure;
   readonly elasticPrice?: number;
+  readonly prefetch?: PrefetchMode;
 }
 
 /** What the toy model takes beside its experts, whose records are 20 KiB: the keeper's margin, and KV blocks. */
@@ -194,6 +201,7 @@ export function fakeEngine(options: FakeEngineOptions = {}, sink?: EngineSink) {
     meanBits: null,
     maxSequences: options.maxSequences ?? 4,
     maxQueued: options.maxQueued ?? 8,
+    prefetch: options.prefetch ?? 'off',
     sink: sink ?? {
       event: (id, event) => {
         outcome(id).events.push(event);

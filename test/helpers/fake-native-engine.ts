@@ -38,10 +38,11 @@ interface Read {
   readonly bytes: number;
   /** Polls until it lands. */
   delay: number;
-  readonly error: number;
+  error: number;
 }
 
 const EIO = 5;
+const ECANCELED = 125;
 const float = new Float32Array(1);
 const word = new Uint32Array(float.buffer);
 
@@ -171,26 +172,29 @@ export class FakeNativeEngine implements NativeEngine {
   }
 
   route(layer: number, ids: Uint16Array, weights: Float32Array): void {
-    const { expertCount, topK } = this.#o.architecture;
+    const { topK } = this.#o.architecture;
     const n = this.#tokens.length;
     this.#check(ids.length === n * topK && weights.length === n * topK, 'routing arrays of a wrong length');
     this.#check(this.#o.architecture.layerKinds[layer] === 'moe', `layer ${layer} has no experts`);
     this.#outputs.clear();
     for (let t = 0; t < n; ++t) {
-      const chosen = new Set<number>();
-      // Skewed, so that some experts are hot.
-      for (let draw = 0; chosen.size < topK; ++draw) {
-        const h = mix(this.#residual[t]!, layer * 7919 + draw);
-        chosen.add(Math.floor(((h % 1024) / 1024) ** 2 * expertCount));
-      }
-      let rank = 0;
-      for (const id of chosen) {
-        ids[t * topK + rank] = id;
+      this.#choose(this.#residual[t]!, layer, ids.subarray(t * topK, (t + 1) * topK));
+      for (let rank = 0; rank < topK; ++rank) {
         weights[t * topK + rank] = (2 * (topK - rank)) / (topK * (topK + 1));
-        ++rank;
       }
     }
     this.#routed = ids.slice();
+  }
+
+  #choose(residual: number, layer: number, ids: Uint16Array): void {
+    const { expertCount, topK } = this.#o.architecture;
+    const chosen = new Set<number>();
+    // Skewed, so that some experts are hot.
+    for (let draw = 0; chosen.size < topK; ++draw) {
+      const h = mix(residual, layer * 7919 + draw);
+      chosen.add(Math.floor(((h % 1024) / 1024) ** 2 * expertCount));
+    }
+    ids.set([...chosen]);
   }
 
   submitReads(count: number, reads: Int32Array, offsets: Float64Array): void {
@@ -408,8 +412,32 @@ export class FakeNativeEngine implements NativeEngine {
     this.#kv.fill(-1, first * this.#o.kv.blockTokens, end * this.#o.kv.blockTokens);
   }
 
-  cancelRead(): boolean {
-    return false;
+  /** As with parts: half of the reads on their way are too far gone, the others end as soon as time passes. */
+  cancelRead(ticket: number): boolean {
+    const read = this.#reads.find((other) => other.ticket === ticket && other.error === 0);
+    if (read === undefined || this.#draw(2) === 0) return false;
+    read.error = ECANCELED;
+    read.delay = this.#draw(3);
+    return true;
+  }
+
+  promoteRead(ticket: number): boolean {
+    const read = this.#reads.find((other) => other.ticket === ticket);
+    if (read !== undefined) read.delay = Math.min(read.delay, 1);
+    return read !== undefined;
+  }
+
+  /** What `route` will say, in two cases of three. */
+  predict(layer: number, scores: Float32Array): void {
+    const { expertCount, topK } = this.#o.architecture;
+    const ids = new Uint16Array(topK);
+    this.#check(scores.length === this.#tokens.length * expertCount, 'scores of a wrong length');
+    for (let t = 0; t < this.#tokens.length; ++t) {
+      const row = scores.subarray(t * expertCount, (t + 1) * expertCount);
+      for (let expert = 0; expert < expertCount; ++expert) row[expert] = this.#draw(100) / 100;
+      this.#choose(mix(this.#residual[t]!, layer + 101), layer, ids);
+      for (const id of ids) if (this.#draw(3) > 0) row[id] = 3 + row[id]!;
+    }
   }
 
   collectImportance(on: boolean): void {

@@ -114,6 +114,7 @@ export const METRICS: EngineMetrics = {
   bytesRead: 17,
   readsInFlight: 1,
   readErrors: 0,
+  prefetch: { reads: 26, bytes: 27, usefulBytes: 28, lateBytes: 29, wastedBytes: 30, offReason: null },
   stallMs: 1800,
   prefillMs: 19000,
   decodeMs: 20000,
