@@ -134,7 +134,7 @@ export class Engine {
       mode: parts.prefetch,
       source: model.trace === null ? ('router' as const) : ('statistics' as const),
     };
-        this.#forward = new Forward(parts.native, model, this.residency, choose(), prefetch, limits, parts.now);
+    this.#forward = new Forward(parts.native, model, this.residency, choose(), prefetch, limits, parts.now);
     this.#forward.elasticPrice = (done) =>
       parts.elasticPrice ?? priceInHurry(this.#price, done, parts.now() - this.#stepStarted, this.#goal);
     this.#blocks = new KvBlocks(plan.kvBlocks, KV_BLOCK_TOKENS, plan.contextLength);
