@@ -4,7 +4,7 @@ import { openEvaluated } from '../src/eval/open-evaluated.js';
 import type { Question } from '../src/eval/questions.js';
 import type { ReferenceReader } from '../src/eval/reference-file.js';
 import { type EvalResult, runEval } from '../src/eval/run-eval.js';
-import type { RawSettings } from '../src/settings.js';
+import type { RawSettings } from '../src/settings/find.js';
 
 export interface Measured {
   readonly prose: string;

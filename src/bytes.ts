@@ -14,7 +14,8 @@ const UNITS: Readonly<Record<string, number>> = {
   tib: 2 ** 40,
 };
 
-const FORMS = 'bytes ("8589934592"), a decimal or binary unit ("1.5GB", "8GiB") or a share of the memory ("60%")';
+export const BYTE_FORMS =
+  'bytes ("8589934592"), a decimal or binary unit ("1.5GB", "8GiB") or a share of the memory ("60%")';
 
 /**
  * "8GiB", "1.5GB", "60%" or "8589934592" to whole bytes.
@@ -25,7 +26,7 @@ const FORMS = 'bytes ("8589934592"), a decimal or binary unit ("1.5GB", "8GiB") 
  */
 export function parseBytes(text: string, name: string, whole: number): number {
   const refuse = (found: string): never => {
-    throw new MoestroError('INVALID_CONFIG', `Cannot use ${name} "${text}": found ${found}, needed ${FORMS}`, {
+    throw new MoestroError('INVALID_CONFIG', `Cannot use ${name} "${text}": found ${found}, needed ${BYTE_FORMS}`, {
       name,
       found: text,
     });

@@ -1,16 +1,18 @@
-/** Flags, environment and defaults to one validated, frozen configuration; the settings themselves: settings.ts. */
+/** Flags, variables, file and defaults to one validated, frozen configuration; the settings themselves: settings.ts. */
 import { availableParallelism } from 'node:os';
 import { type EngineConfig, GREEDY, type Mode, type PrefetchMode, type Sampling } from './engine/types.js';
+import { MoestroError } from './errors.js';
 import type { IoBackend, Isa, KvType, Level } from './native/binding.js';
+import { readKeyFile } from './config/key-file.js';
+import { ENGINE_SETTINGS, type LogLevel, SAMPLING_SETTINGS, SERVER_SETTINGS, type Setting } from './settings.js';
 import {
-  ENGINE_SETTINGS,
+  type ConfigFile,
   type Environment,
-  type LogLevel,
+  findSetting,
   type RawSettings,
-  SAMPLING_SETTINGS,
-  SERVER_SETTINGS,
+  type Sources,
   settingsReader,
-} from './settings.js';
+} from './settings/find.js';
 
 export interface ServerConfig {
   readonly host: string;
@@ -20,6 +22,8 @@ export interface ServerConfig {
   readonly apiKeys: readonly string[];
   /** Origins a browser page may call from; '*' for any. Pages served from this machine always may. */
   readonly corsOrigins: readonly string[];
+  /** Names under which a server on loopback may be called, beside localhost and addresses; '*' for any. */
+  readonly allowedHosts: readonly string[];
   readonly bodyLimitBytes: number;
   /** Seconds of silence after which a stream gets a comment line. */
   readonly pingSeconds: number;
@@ -30,11 +34,19 @@ export interface ServerConfig {
  * The engine's configuration.
  *
  * @param modelPath the `.moe` directory.
- * @param raw flags or library options by key; absent or null ones fall to the environment, then to the default.
+ * @param raw flags or library options by key; absent or null ones fall to the environment, the file, the default.
+ * @param file the configuration file, where there is one.
  * @throws {MoestroError} INVALID_CONFIG naming the flag or variable, what was found and what was needed.
  */
-export function engineConfig(modelPath: string, raw: RawSettings = {}, env: Environment = process.env): EngineConfig {
-  const get = settingsReader(ENGINE_SETTINGS, raw, env);
+export function engineConfig(
+  modelPath: string,
+  raw: RawSettings = {},
+  env: Environment = process.env,
+  file: ConfigFile | null = null,
+): EngineConfig {
+  const sources = { raw, env, file };
+  const get = settingsReader(ENGINE_SETTINGS, sources);
+  refuseBitsAboveLevel(sources, get('meanBits') as number | null, get('level') as number | null);
   return Object.freeze({
     modelPath,
     budgetBytes: get('budget') as number | null,
@@ -61,13 +73,22 @@ export function engineConfig(modelPath: string, raw: RawSettings = {}, env: Envi
 }
 
 /** The server's configuration; errors as {@link engineConfig}. */
-export function serverConfig(raw: RawSettings = {}, env: Environment = process.env): ServerConfig {
-  const get = settingsReader(SERVER_SETTINGS, raw, env);
+export function serverConfig(
+  raw: RawSettings = {},
+  env: Environment = process.env,
+  file: ConfigFile | null = null,
+): ServerConfig {
+  const sources = { raw, env, file };
+  const get = settingsReader(SERVER_SETTINGS, sources);
+  const keyFile = get('apiKeyFile') as string;
+  const nameOfKeyFile = findSetting(settingOf(SERVER_SETTINGS, 'apiKeyFile'), sources).name;
+  const moreKeys = keyFile === '' ? [] : readKeyFile(keyFile, nameOfKeyFile);
   return Object.freeze({
     host: get('host') as string,
     port: get('port') as number,
-    apiKeys: Object.freeze(get('apiKeys') as string[]),
+    apiKeys: Object.freeze([...(get('apiKeys') as string[]), ...moreKeys]),
     corsOrigins: Object.freeze(get('corsOrigins') as string[]),
+    allowedHosts: Object.freeze(get('allowedHosts') as string[]),
     bodyLimitBytes: get('bodyLimit') as number,
     pingSeconds: get('pingSeconds') as number,
     logLevel: get('logLevel') as LogLevel,
@@ -80,8 +101,12 @@ export interface SamplingConfig {
 }
 
 /** How answers are drawn where no request says otherwise; errors as {@link engineConfig}. */
-export function samplingConfig(raw: RawSettings = {}, env: Environment = process.env): SamplingConfig {
-  const get = settingsReader(SAMPLING_SETTINGS, raw, env);
+export function samplingConfig(
+  raw: RawSettings = {},
+  env: Environment = process.env,
+  file: ConfigFile | null = null,
+): SamplingConfig {
+  const get = settingsReader(SAMPLING_SETTINGS, { raw, env, file });
   return Object.freeze({
     sampling: Object.freeze({
       ...GREEDY,
@@ -94,4 +119,18 @@ export function samplingConfig(raw: RawSettings = {}, env: Environment = process
     }),
     maxTokens: get('maxTokens') as number | null,
   });
+}
+
+const settingOf = (settings: readonly Setting[], key: string): Setting => settings.find((one) => one.key === key)!;
+
+/** Two settings that are fine alone and contradict each other are both named. */
+function refuseBitsAboveLevel(sources: Sources, meanBits: number | null, level: number | null): void {
+  if (meanBits === null || level === null || meanBits <= level) return;
+  const [bits, full] = (['meanBits', 'level'] as const).map((key) =>
+    findSetting(settingOf(ENGINE_SETTINGS, key), sources),
+  );
+  throw new MoestroError(
+    'INVALID_CONFIG',
+    `Cannot use ${bits!.name} "${bits!.text}" with ${full!.name} "${full!.text}": needed mean bits of the level at most`,
+  );
 }

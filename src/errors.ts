@@ -25,6 +25,7 @@ export const ERRORS = {
   UNSUPPORTED_FORMAT: caller(400),
   CONTEXT_LENGTH_EXCEEDED: caller(400),
   UNAUTHORIZED: caller(401, 'authentication_error', 'invalid_api_key'),
+  HOST_NOT_ALLOWED: caller(403, 'permission_error'),
   NOT_FOUND: caller(404, 'not_found_error'),
   METHOD_NOT_ALLOWED: caller(405),
   MODEL_NOT_FOUND: caller(404, 'not_found_error'),

@@ -163,8 +163,8 @@ export class TextGenerator {
   readonly info: EngineInfo;
   /** Answers under way at once at most, those that wait included. */
   readonly capacity: number;
-  /** How answers are drawn where a request says nothing. */
-  readonly defaults: Sampling;
+  /** How answers are drawn where a request says nothing; a reload of the configuration replaces it. */
+  defaults: Sampling;
   #engine: EngineClient;
   #text: TextModel;
   /** No prompt of more characters (UTF-16 units) can fit the context. */

@@ -1,13 +1,25 @@
 /**
  * The table of settings: flag, variable, help text, default and check of each stand in one row. A flag beats its
- * variable, a variable the default.
+ * variable, a variable the configuration file, the file the default. In the file a setting has the name of its flag.
  */
-import { readFileSync } from 'node:fs';
-import { parseBytes } from './bytes.js';
 import type { Mode, PrefetchMode } from './engine/types.js';
-import { MoestroError } from './errors.js';
-import { memoryLimitBytes } from './machine.js';
 import type { IoBackend, Isa, KvType } from './native/binding.js';
+import {
+  address,
+  budgetSize,
+  byteSize,
+  type Check,
+  choice,
+  decimal,
+  hostNames,
+  keys,
+  level,
+  onOff,
+  origins,
+  path,
+  unless,
+  whole,
+} from './settings/checks.js';
 
 const LOG_LEVELS = ['silent', 'error', 'warn', 'info', 'debug'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -21,10 +33,6 @@ export const isasOf = (architecture: string): readonly Isa[] =>
       : ['scalar'];
 const ISAS = isasOf(process.arch);
 
-/** Raw values by setting key, as commander or a caller of the library gives them. */
-export type RawSettings = Readonly<Record<string, string | number | boolean | readonly string[] | null | undefined>>;
-export type Environment = Readonly<Record<string, string | undefined>>;
-
 export interface Setting {
   readonly key: string;
   /** With the placeholder of its value, as --help shows it. */
@@ -33,87 +41,25 @@ export interface Setting {
   readonly help: string;
   /** Shown by --help; also the value, through `parse`, when neither flag nor variable is given. */
   readonly fallback: string;
-  /** The checked value. `name` is what the user wrote it under. */
-  readonly parse: (text: string, name: string) => unknown;
+  readonly parse: Check;
+  /** Never shown, whatever its value. */
+  readonly isSecret?: boolean;
+  /** In a file, relative to the folder of that file. */
+  readonly isPath?: boolean;
+  /** A running server takes a new value; the others need a restart. */
+  readonly isLive?: boolean;
 }
 
-const refuse = (name: string, text: string, needed: string): never => {
-  throw new MoestroError('INVALID_CONFIG', `Cannot use ${name} "${text}": needed ${needed}`, { name, found: text });
+/** The model itself: an argument instead of a flag. Empty for the bundled one. */
+export const MODEL_SETTING: Setting = {
+  key: 'model',
+  flag: 'MODEL',
+  env: 'MOESTRO_MODEL',
+  help: 'a .moe directory',
+  fallback: '',
+  parse: path,
+  isPath: true,
 };
-
-const choice =
-  <T extends string>(...values: readonly T[]) =>
-  (text: string, name: string): T => {
-    const found = values.find((value) => value === text);
-    return found ?? refuse(name, text, `one of ${values.join(', ')}`);
-  };
-
-const whole =
-  (least: number, most: number) =>
-  (text: string, name: string): number => {
-    const value = /^\d+$/.test(text.trim()) ? Number(text) : Number.NaN;
-    return value >= least && value <= most ? value : refuse(name, text, `a whole number from ${least} to ${most}`);
-  };
-
-/** "@FILE" is looked into each time: a server reads it again on SIGHUP. */
-function budget(text: string, name: string): number | null {
-  const value = text.startsWith('@') ? readSmallFile(text.slice(1), name).trim() : text;
-  return unless('auto', (size, of) => parseBytes(size, of, memoryLimitBytes()))(value, name);
-}
-
-function readSmallFile(path: string, name: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch (error) {
-    const why = (error as NodeJS.ErrnoException).code ?? String(error);
-    return refuse(name, `@${path}`, `a file that can be read: ${why}`);
-  }
-}
-
-/** The word that leaves a choice to the engine becomes null. */
-const unless =
-  <T>(word: string, parse: (text: string, name: string) => T) =>
-  (text: string, name: string): T | null => {
-    if (text === word) return null;
-    try {
-      return parse(text, name);
-    } catch (error) {
-      if (!(error instanceof MoestroError)) throw error;
-      throw new MoestroError(error.code, `${error.message}, or "${word}"`, error.details, error);
-    }
-  };
-
-const onOff = (text: string, name: string): boolean => {
-  if (text === 'on' || text === 'true' || text === '1') return true;
-  if (text === 'off' || text === 'false' || text === '0') return false;
-  return refuse(name, text, '"on" or "off"');
-};
-
-const list = (text: string): readonly string[] =>
-  text
-    .split(',')
-    .map((item) => item.trim())
-    .filter((item) => item !== '');
-
-const origins = (text: string, name: string): readonly string[] =>
-  list(text).map((item) => {
-    if (item === '*') return item;
-    const url = URL.canParse(item) ? new URL(item) : null;
-    if (url === null || url.origin === 'null' || url.origin !== item.replace(/\/$/, '').toLowerCase()) {
-      return refuse(name, item, 'origins such as "http://localhost:3000", or "*"');
-    }
-    return url.origin;
-  });
-
-const decimal =
-  (least: number, most: number) =>
-  (text: string, name: string): number => {
-    const value = text.trim() === '' ? Number.NaN : Number(text);
-    return value >= least && value <= most ? value : refuse(name, text, `a number from ${least} to ${most}`);
-  };
-
-/** An empty address would mean every network the machine is in. */
-const nonEmpty = (value: string, name: string): string => (value === '' ? refuse(name, value, 'an address') : value);
 
 /** What the engine is told: `moestro serve`, `chat`, `eval`, `bench` and loadModel() share these. */
 export const ENGINE_SETTINGS: readonly Setting[] = [
@@ -123,7 +69,8 @@ export const ENGINE_SETTINGS: readonly Setting[] = [
     env: 'MOESTRO_BUDGET',
     help: 'memory the whole process may take: "8GiB", "1.5GB", "60%", "@FILE" for a file that says so, or "auto" for what is free less a margin',
     fallback: 'auto',
-    parse: budget,
+    parse: unless('auto', budgetSize),
+    isLive: true,
   },
   {
     key: 'mode',
@@ -155,7 +102,7 @@ export const ENGINE_SETTINGS: readonly Setting[] = [
     env: 'MOESTRO_LEVEL',
     help: 'the full level in bits: 2, 3, 4, 8, or "auto" for the default of the model',
     fallback: 'auto',
-    parse: unless('auto', (value, name) => Number(choice('2', '3', '4', '8')(value, name))),
+    parse: unless('auto', level),
   },
   {
     key: 'context',
@@ -264,7 +211,7 @@ export const SERVER_SETTINGS: readonly Setting[] = [
     env: 'MOESTRO_HOST',
     help: 'address to listen on; "0.0.0.0" opens the server to the network: set a key then',
     fallback: '127.0.0.1',
-    parse: nonEmpty,
+    parse: address,
   },
   {
     key: 'port',
@@ -280,7 +227,28 @@ export const SERVER_SETTINGS: readonly Setting[] = [
     env: 'MOESTRO_API_KEY',
     help: 'keys, comma separated, of which each request must carry one (the variable keeps them out of process lists)',
     fallback: '',
-    parse: list,
+    parse: keys,
+    isSecret: true,
+    isLive: true,
+  },
+  {
+    key: 'apiKeyFile',
+    flag: '--api-key-file <file>',
+    env: 'MOESTRO_API_KEY_FILE',
+    help: 'a file with more keys, one a line, # before remarks; read again on SIGHUP',
+    fallback: '',
+    parse: path,
+    isPath: true,
+    isLive: true,
+  },
+  {
+    key: 'allowedHosts',
+    flag: '--allowed-host <names>',
+    env: 'MOESTRO_ALLOWED_HOST',
+    help: 'names, comma separated, under which browsers may call a server on loopback beside "localhost" and addresses; "*" for any',
+    fallback: '',
+    parse: hostNames,
+    isLive: true,
   },
   {
     key: 'corsOrigins',
@@ -289,6 +257,7 @@ export const SERVER_SETTINGS: readonly Setting[] = [
     help: 'web origins, comma separated, whose pages may call; pages served from this machine may, "*" lets all',
     fallback: '',
     parse: origins,
+    isLive: true,
   },
   {
     key: 'bodyLimit',
@@ -296,7 +265,7 @@ export const SERVER_SETTINGS: readonly Setting[] = [
     env: 'MOESTRO_BODY_LIMIT',
     help: 'largest request body',
     fallback: '32MiB',
-    parse: (value, name) => parseBytes(value, name, memoryLimitBytes()),
+    parse: byteSize,
   },
   {
     key: 'pingSeconds',
@@ -314,6 +283,7 @@ export const SERVER_SETTINGS: readonly Setting[] = [
     help: `what is logged to standard error: ${LOG_LEVELS.join(', ')}`,
     fallback: 'warn',
     parse: choice<LogLevel>(...LOG_LEVELS),
+    isLive: true,
   },
 ];
 
@@ -326,6 +296,7 @@ export const SAMPLING_SETTINGS: readonly Setting[] = [
     help: '0 always takes the likeliest token, 2 is wild',
     fallback: '0.7',
     parse: decimal(0, 2),
+    isLive: true,
   },
   {
     key: 'topK',
@@ -334,6 +305,7 @@ export const SAMPLING_SETTINGS: readonly Setting[] = [
     help: 'draw from so many of the likeliest tokens; 0 for all',
     fallback: '40',
     parse: whole(0, 1 << 24),
+    isLive: true,
   },
   {
     key: 'topP',
@@ -342,6 +314,7 @@ export const SAMPLING_SETTINGS: readonly Setting[] = [
     help: 'draw from the likeliest tokens that hold this share of the probability',
     fallback: '0.95',
     parse: decimal(0, 1),
+    isLive: true,
   },
   {
     key: 'minP',
@@ -350,6 +323,7 @@ export const SAMPLING_SETTINGS: readonly Setting[] = [
     help: 'leave out tokens below this share of the likeliest one',
     fallback: '0.05',
     parse: decimal(0, 1),
+    isLive: true,
   },
   {
     key: 'repeatPenalty',
@@ -358,6 +332,7 @@ export const SAMPLING_SETTINGS: readonly Setting[] = [
     help: 'above 1 makes tokens of the last 64 less likely',
     fallback: '1',
     parse: decimal(0.01, 10),
+    isLive: true,
   },
   {
     key: 'seed',
@@ -366,6 +341,7 @@ export const SAMPLING_SETTINGS: readonly Setting[] = [
     help: 'the same seed draws the same answer; "random" draws another each time',
     fallback: 'random',
     parse: unless('random', whole(0, Number.MAX_SAFE_INTEGER)),
+    isLive: true,
   },
   {
     key: 'maxTokens',
@@ -374,37 +350,19 @@ export const SAMPLING_SETTINGS: readonly Setting[] = [
     help: 'longest answer, or "auto" for as long as the context lasts',
     fallback: 'auto',
     parse: unless('auto', whole(1, 1 << 24)),
+    isLive: true,
   },
 ];
 
-/**
- * Looks settings up by key: a raw value, else the variable, else the default; each through its check.
- *
- * @throws {MoestroError} INVALID_CONFIG naming the flag or variable, what was found and what was needed; at once when
- *     `raw` has a key that no setting has.
- */
-export function settingsReader(
-  settings: readonly Setting[],
-  raw: RawSettings,
-  env: Environment,
-): (key: string) => unknown {
-  const unknown = Object.keys(raw).find((key) => raw[key] !== undefined && !settings.some((s) => s.key === key));
-  if (unknown !== undefined) {
-    const known = settings.map((setting) => setting.key).join(', ');
-    throw new MoestroError('INVALID_CONFIG', `Cannot use the option "${unknown}": needed one of ${known}`, {
-      name: unknown,
-    });
-  }
-  return (key) => {
-    const setting = settings.find((candidate) => candidate.key === key);
-    if (setting === undefined) throw new Error(`no setting ${key}`);
-    const given = raw[key];
-    if (given !== undefined && given !== null) return setting.parse(String(given), flagName(setting));
-    const variable = env[setting.env];
-    // An empty variable is one that was not set: that is how compose files and shells clear them.
-    if (variable !== undefined && variable !== '') return setting.parse(variable, setting.env);
-    return setting.parse(setting.fallback, flagName(setting));
-  };
-}
-
 export const flagName = (setting: Setting): string => setting.flag.replace(/ .*/, '');
+
+/** The name of a setting in a configuration file. */
+export const fileName = (setting: Setting): string => flagName(setting).replace(/^--/, '').toLowerCase();
+
+/** Everything that a configuration file may say: one file serves all commands. */
+export const ALL_SETTINGS: readonly Setting[] = [
+  MODEL_SETTING,
+  ...SERVER_SETTINGS,
+  ...ENGINE_SETTINGS,
+  ...SAMPLING_SETTINGS,
+];

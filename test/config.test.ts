@@ -4,7 +4,14 @@ import { formatBytes, parseBytes } from '../src/bytes.js';
 import { engineConfig, samplingConfig, serverConfig } from '../src/config.js';
 import type { MoestroError } from '../src/errors.js';
 import { memoryLimitBytes } from '../src/machine.js';
-import { ENGINE_SETTINGS, isasOf, SAMPLING_SETTINGS, SERVER_SETTINGS } from '../src/settings.js';
+import {
+  ALL_SETTINGS,
+  ENGINE_SETTINGS,
+  fileName,
+  isasOf,
+  SAMPLING_SETTINGS,
+  SERVER_SETTINGS,
+} from '../src/settings.js';
 
 const FOREIGN_ISA = process.arch === 'arm64' ? 'avx2' : 'neon';
 
@@ -152,6 +159,7 @@ describe('serverConfig()', () => {
       port: 8080,
       apiKeys: [],
       corsOrigins: [],
+      allowedHosts: [],
       bodyLimitBytes: 32 * 2 ** 20,
       pingSeconds: 10,
       logLevel: 'warn',
@@ -199,6 +207,7 @@ describe('samplingConfig()', () => {
 describe('the tables of settings', () => {
   it('name each key, flag and variable once', () => {
     const all = [...ENGINE_SETTINGS, ...SERVER_SETTINGS, ...SAMPLING_SETTINGS];
+    expect(new Set(ALL_SETTINGS.map(fileName)).size).toBe(ALL_SETTINGS.length);
     for (const of of ['key', 'flag', 'env'] as const) expect(new Set(all.map((row) => row[of])).size).toBe(all.length);
     for (const { env, flag, fallback, parse } of all) {
       expect(env).toMatch(/^MOESTRO_[A-Z_]+$/);

@@ -6,7 +6,7 @@ import { MoestroError } from '../errors.js';
 import { type BenchResult, runBench } from '../eval/bench.js';
 import { ENGINE_SETTINGS } from '../settings.js';
 import { wholeNumber } from './numbers.js';
-import { addSettings, givenSettings } from './options.js';
+import { addSettings, configFileOf, givenSettings } from './options.js';
 import { statusLine } from './status-line.js';
 
 /** Answers are timed one by one: nobody queues. */
@@ -39,7 +39,7 @@ async function bench(modelPath: string, options: BenchOptions): Promise<void> {
   const newTokens = count('--new-tokens', options.newTokens, 2);
   const repeats = count('--repeat', options.repeat, 1);
   const seed = count('--seed', options.seed, 0);
-  const config = engineConfig(modelPath, givenSettings(options, SETTINGS));
+  const config = engineConfig(modelPath, givenSettings(options, SETTINGS), process.env, await configFileOf(options));
   const progress = statusLine();
   const client = await startEngine({ ...config, routingTrace: options.routingTrace ?? null });
   try {

@@ -5,7 +5,7 @@ import type { Message, TextGenerator } from '../generate.js';
 import { openModel } from '../open-model.js';
 import { ENGINE_SETTINGS, SAMPLING_SETTINGS } from '../settings.js';
 import { converse } from './conversation.js';
-import { addSettings, givenSettings } from './options.js';
+import { addSettings, configFileOf, givenSettings } from './options.js';
 import { streamAnswer } from './stream-answer.js';
 
 /** One conversation has no queue and no neighbours. */
@@ -36,8 +36,9 @@ export function chatCommand(): Command {
 type ChatOptions = Record<string, string> & { readonly system?: string; readonly stop?: readonly string[] };
 
 async function chat(modelPath: string, prompt: string | undefined, options: ChatOptions): Promise<void> {
-  const config = engineConfig(modelPath, givenSettings(options, SETTINGS));
-  const drawing = samplingConfig(givenSettings(options, SAMPLING_SETTINGS));
+  const file = await configFileOf(options);
+  const config = engineConfig(modelPath, givenSettings(options, SETTINGS), process.env, file);
+  const drawing = samplingConfig(givenSettings(options, SAMPLING_SETTINGS), process.env, file);
   const { generator, close } = await openModel(config, drawing.sampling);
   const system: Message[] = options.system === undefined ? [] : [{ role: 'system', content: options.system }];
   const stop = options.stop ?? [];

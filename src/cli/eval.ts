@@ -9,7 +9,7 @@ import { ReferenceReader } from '../eval/reference-file.js';
 import { type EvalResult, runEval } from '../eval/run-eval.js';
 import { ENGINE_SETTINGS } from '../settings.js';
 import { wholeNumber } from './numbers.js';
-import { addSettings, givenSettings } from './options.js';
+import { addSettings, configFileOf, givenSettings } from './options.js';
 import { statusLine } from './status-line.js';
 
 /** `--context` is the length of a chunk here; how long a sequence the engine holds follows from it. Nobody queues. */
@@ -55,18 +55,20 @@ async function evaluate(modelPath: string, options: EvalOptions): Promise<void> 
   const asked = questions === undefined ? null : readQuestions(questions);
   const prose = text === undefined ? null : readText(text);
   const saved = reference === undefined ? null : openReference(reference);
-  const config = engineConfig(modelPath, givenSettings(options, SETTINGS));
+  const file = await configFileOf(options);
+  const config = engineConfig(modelPath, givenSettings(options, SETTINGS), process.env, file);
   const model = await openEvaluated(config, progress.show);
   try {
     const other =
       against === undefined
         ? null
         : await openEvaluated(
-            engineConfig(against, {
-              ...givenSettings(options, SETTINGS),
-              mode: 'exact',
-              level: againstLevel ?? 'auto',
-            }),
+            engineConfig(
+              against,
+              { ...givenSettings(options, SETTINGS), mode: 'exact', level: againstLevel ?? 'auto' },
+              process.env,
+              file,
+            ),
             progress.show,
           );
     try {

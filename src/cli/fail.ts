@@ -15,7 +15,7 @@ const HINTS: Partial<Record<ErrorCode, string>> = {
   OUTPUT_EXISTS: 'choose another name, or remove what is there',
   IO_UNAVAILABLE: 'try --io pread',
   ADDON_MISSING: 'run: npm run build:native, or npm rebuild moestro where it is a dependency',
-  INVALID_CONFIG: 'the accepted values are listed by --help',
+  INVALID_CONFIG: 'the accepted values are listed by --help, what is in force by: moestro config show --origin',
 };
 
 /** Messages quote files and flags, which may hold bytes that a terminal obeys. */

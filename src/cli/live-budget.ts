@@ -1,4 +1,4 @@
-/** The budget while `moestro serve` runs: SIGHUP reads it again from where it came, and what becomes of it is told. */
+/** The budget while `moestro serve` runs: how it is written, and what becomes of it is told. */
 import { formatBytes, parseBytes } from '../bytes.js';
 import { MoestroError, toMoestroError } from '../errors.js';
 import type { ModelMemory, TextGenerator } from '../generate.js';
@@ -23,17 +23,11 @@ export function readBudget(text: string, told: () => number | null): number {
   }
 }
 
-/** Listens for SIGHUP, and says in one line each what the memory keeper did, for as long as the process runs. */
+/** Says in one line each what the memory keeper did, for as long as the process runs. */
 export function keepTold(
   generator: Pick<TextGenerator, 'memory'>,
-  read: (text: string) => number,
   write: (line: string) => unknown = (line) => process.stderr.write(line),
 ): void {
-  process.on('SIGHUP', () => {
-    Promise.resolve()
-      .then(() => generator.memory(read('auto')))
-      .catch((error: unknown) => write(`moestro: ${toMoestroError(error).message}\n`));
-  });
   let last: ModelMemory | undefined;
   const look = async (): Promise<void> => {
     const now = await generator.memory();

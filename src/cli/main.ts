@@ -19,6 +19,11 @@ const COMMANDS: readonly LazyCommand[] = [
     load: async () => (await import('./serve.js')).serveCommand(),
   },
   {
+    name: 'config',
+    summary: 'show which settings are in force and why, or check a configuration file',
+    load: async () => (await import('./config.js')).configCommand(),
+  },
+  {
     name: 'chat',
     summary: 'talk to a model, or answer one prompt',
     load: async () => (await import('./chat.js')).chatCommand(),
@@ -64,8 +69,13 @@ async function main(argv: readonly string[]): Promise<number> {
   // `moestro help NAME` needs the options of NAME too.
   const wanted = argv[0] === 'help' ? argv[1] : argv[0];
   for (const { name, summary, load } of COMMANDS) {
-    if (name === wanted) program.addCommand((await load()).copyInheritedSettings(program).summary(summary));
-    else program.command(name).summary(summary).description(summary);
+    if (name === wanted) {
+      const command = (await load()).copyInheritedSettings(program).summary(summary);
+      for (const part of command.commands) part.copyInheritedSettings(command);
+      program.addCommand(command);
+    } else {
+      program.command(name).summary(summary).description(summary);
+    }
   }
   try {
     if (argv.length === 0) program.outputHelp();

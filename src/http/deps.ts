@@ -13,6 +13,7 @@ export interface ServedModel {
 }
 
 export interface ServerDeps {
+  /** Another object after a reload; what a route keeps of it stays as it was. */
   readonly config: ServerConfig;
   /** null while it loads: the server listens before that, and says so. */
   readonly model: () => ServedModel | null;
@@ -21,6 +22,8 @@ export interface ServerDeps {
   readonly readBudget: (text: string) => number;
   /** Of the pings in streams; the clock when absent. */
   readonly every?: Every;
+  /** Where log lines go; standard error when absent. */
+  readonly log?: { write(line: string): void };
 }
 
 /** What every stream of a server has in common. */

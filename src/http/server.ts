@@ -6,6 +6,7 @@ import { ERRORS, MoestroError } from '../errors.js';
 import { keyCheck } from './auth.js';
 import type { ServerDeps } from './deps.js';
 import { errorAnswer, requestError } from './errors.js';
+import { checkHost } from './host.js';
 import { parseJsonBody } from './json-body.js';
 import { answerNotHttp } from './not-http.js';
 import { budgetRoute } from './routes/budget.js';
@@ -37,12 +38,13 @@ const LOCAL_ORIGIN = /^https?:\/\/(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/;
 
 /** A server that does not listen yet: `inject` reaches its routes without a port. */
 export async function createServer(deps: ServerDeps): Promise<FastifyInstance> {
-  const { config, metrics } = deps;
+  const { metrics } = deps;
+  const { bodyLimitBytes } = deps.config;
   const app = Fastify({
-    logger: config.logLevel === 'silent' ? false : { level: config.logLevel, stream: process.stderr },
-    // fastify's own two lines per request; ours come from the error handler.
-    logController: new LogController({ disableRequestLogging: !['debug', 'info'].includes(config.logLevel) }),
-    bodyLimit: config.bodyLimitBytes,
+    logger: { level: deps.config.logLevel, stream: deps.log ?? process.stderr },
+    // fastify's own two lines per request; ours is written when the answer ends.
+    logController: new LogController({ disableRequestLogging: true }),
+    bodyLimit: bodyLimitBytes,
     genReqId: (request) => {
       const given = request.headers['x-request-id'];
       return typeof given === 'string' && /^[\w.:-]{1,128}$/.test(given)
@@ -61,7 +63,10 @@ export async function createServer(deps: ServerDeps): Promise<FastifyInstance> {
   );
 
   await app.register(cors, {
-    origin: config.corsOrigins.includes('*') ? '*' : [LOCAL_ORIGIN, ...config.corsOrigins],
+    origin: (_origin, decide) => {
+      const { corsOrigins } = deps.config;
+      decide(null, corsOrigins.includes('*') ? '*' : [LOCAL_ORIGIN, ...corsOrigins]);
+    },
     methods: ['GET', 'POST', 'OPTIONS'],
     // Allowed headers are those the browser asks for: clients send x-stainless-*, anthropic-* and more.
     exposedHeaders: ['x-request-id', 'openai-processing-ms', 'retry-after', 'x-should-retry'],
@@ -70,16 +75,28 @@ export async function createServer(deps: ServerDeps): Promise<FastifyInstance> {
   });
 
   closeConnectionsWhenDone(app);
-  const checkKey = keyCheck(config.apiKeys);
+  let checkKey = keyCheck(deps.config.apiKeys);
+  let known = deps.config;
+  app.addHook('onRequest', async () => {
+    if (known === deps.config) return;
+    known = deps.config;
+    checkKey = keyCheck(known.apiKeys);
+    app.log.level = known.logLevel;
+  });
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id);
     // Not onResponse: that hook is not told of answers that broke off. Those count as 499.
-    const count = (status: number) =>
-      metrics.countRequest(routeOf(request.routeOptions.url), status, reply.elapsedTime / 1000);
+    const count = (status: number) => {
+      const route = routeOf(request.routeOptions.url);
+      const ms = reply.elapsedTime;
+      metrics.countRequest(route, status, ms / 1000);
+      request.log.info({ method: request.method, route, status, ms: Math.round(ms) }, 'answered');
+    };
     reply.raw.once('finish', () => count(reply.raw.statusCode));
     reply.raw.once('close', () => {
       if (!reply.raw.writableFinished) count(499);
     });
+    checkHost(request.headers.host, deps.config);
     const isOpen = request.method === 'OPTIONS' || isHealth(routeOf(request.routeOptions.url));
     if (!isOpen) checkKey(request.headers);
   });
@@ -98,7 +115,7 @@ export async function createServer(deps: ServerDeps): Promise<FastifyInstance> {
     );
   });
   app.setErrorHandler((thrown, request, reply) => {
-    const error = requestError(thrown, { found: request.headers['content-length'], most: config.bodyLimitBytes });
+    const error = requestError(thrown, { found: request.headers['content-length'], most: bodyLimitBytes });
     const { status } = ERRORS[error.code];
     const isDeliberate = status < 500 || ERRORS[error.code].retry || status === 507;
     request.log[isDeliberate ? 'info' : 'error']({ err: thrown }, error.message);

@@ -48,7 +48,7 @@ describe('--budget @FILE', () => {
       writeFileSync(file, 'auto\n');
       expect(told()).toBeNull();
       rmSync(file);
-      expect(told).toThrow(/Cannot use --budget "@.*budget": needed a file that can be read: ENOENT/);
+      expect(told).toThrow(/Cannot read --budget "@.*budget": found nothing there, needed a text file/);
     } finally {
       rmSync(directory, { recursive: true, force: true });
     }

@@ -206,7 +206,7 @@ describe('the server with the bundled model', () => {
       const socket = connect(server.port, '127.0.0.1');
       socket.pause();
       socket.on('error', () => undefined);
-      socket.write(`POST ${CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n`);
+      socket.write(`POST ${CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n`);
       socket.write(`Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`);
       return socket;
     });
