@@ -14,6 +14,7 @@ import type {
   EmbedOptions,
   EngineClient,
   EngineInfo,
+  EngineLive,
   EngineMetrics,
   GenerateRequest,
   MemoryState,
@@ -37,6 +38,7 @@ export interface AnswerUsage extends Usage {
 export type ModelInfo = EngineInfo;
 export type ModelMetrics = EngineMetrics;
 export type ModelMemory = MemoryState;
+export type ModelLive = EngineLive;
 
 /** The least logprob reported: clients choke on minus infinity and on null. */
 const LOGPROB_FLOOR = -9999;
@@ -312,6 +314,10 @@ export class TextGenerator {
       failed.abort();
       release();
     }
+  }
+
+  live(): Promise<EngineLive> {
+    return this.#engine.live();
   }
 
   metrics(): Promise<EngineMetrics> {

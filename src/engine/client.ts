@@ -10,6 +10,7 @@ import type {
   EngineClient,
   EngineConfig,
   EngineInfo,
+  EngineLive,
   EngineMetrics,
   EvaluateOptions,
   GenerateRequest,
@@ -166,6 +167,10 @@ class ThreadClient implements EngineClient {
 
   memory(budgetBytes?: number): Promise<MemoryState> {
     return this.#call((id) => ({ kind: 'memory', id, budgetBytes: budgetBytes ?? null }));
+  }
+
+  live(): Promise<EngineLive> {
+    return this.#call((id) => ({ kind: 'live', id }));
   }
 
   /** Open requests end with ENGINE_CLOSED after the step that runs. Safe to call again, and after a failure. */

@@ -32,6 +32,7 @@ import { scheduleStep } from './scheduler.js';
 import { Sequence } from './sequence.js';
 import type {
   EmbedOptions,
+  EngineLive,
   EngineMetrics,
   EvaluateOptions,
   GenerateRequest,
@@ -386,6 +387,11 @@ export class Engine {
       // None is left when all that were chosen had to give their blocks back: then others are, as far as there are.
     } while (this.#batch.tokens === 0);
     return true;
+  }
+
+  live(): EngineLive {
+    const { layers, experts, residentBits } = this.residency;
+    return { layers, experts, residentBits: residentBits.slice(), metrics: this.metrics() };
   }
 
   metrics(): EngineMetrics {

@@ -25,6 +25,7 @@ export type ToEngine =
   | { readonly kind: 'metrics'; readonly id: number }
   /** The reply is the state of the memory. */
   | { readonly kind: 'memory'; readonly id: number; readonly budgetBytes: number | null }
+  | { readonly kind: 'live'; readonly id: number }
   | { readonly kind: 'collectImportance'; readonly id: number; readonly on: boolean; readonly width: number }
   | { readonly kind: 'importance'; readonly id: number; readonly layer: number; readonly expert: number }
   | { readonly kind: 'routingWeights'; readonly id: number }

@@ -123,6 +123,9 @@ function answer(
       case 'memory':
         reply(engine.memory(message.budgetBytes));
         break;
+      case 'live':
+        reply(engine.live());
+        break;
       case 'collectImportance':
         native.collectImportance(message.on, message.width);
         engine.collectWeights(message.on);

@@ -256,6 +256,16 @@ export interface EngineMetrics {
   readonly decodeScriptMs: number;
 }
 
+/** The moment, for people who watch. */
+export interface EngineLive {
+  /** MoE layers, experts of each. */
+  readonly layers: number;
+  readonly experts: number;
+  /** Bits of each expert that are in memory, by expert key. */
+  readonly residentBits: Uint8Array;
+  readonly metrics: EngineMetrics;
+}
+
 export interface EvaluateOptions {
   /** The first position whose logits are wanted; 0 when absent. */
   readonly from?: number;
@@ -313,5 +323,6 @@ export interface EngineClient {
    * the reply; exact answers stay as they are. Throws BUDGET_BELOW_FLOOR with the floor, and nothing has changed.
    */
   memory(budgetBytes?: number): Promise<MemoryState>;
+  live(): Promise<EngineLive>;
   close(): Promise<void>;
 }

@@ -14,9 +14,11 @@ import { chatCompletionsRoute } from './routes/chat-completions.js';
 import { completionsRoute } from './routes/completions.js';
 import { embeddingsRoute } from './routes/embeddings.js';
 import { healthRoute } from './routes/health.js';
+import { liveRoute } from './routes/live.js';
 import { messagesError, messagesRoutes } from './routes/messages.js';
 import { metricsRoute } from './routes/metrics.js';
 import { modelsRoute } from './routes/models.js';
+import { pageRoute } from './routes/page.js';
 import { responsesRoute } from './routes/responses.js';
 import { tokenizeRoutes } from './routes/tokenize.js';
 
@@ -31,6 +33,7 @@ const ROUTES = [
   healthRoute,
   metricsRoute,
   budgetRoute,
+  liveRoute,
 ];
 
 /** Pages served from this machine: a chat app under development on any port. */
@@ -97,7 +100,8 @@ export async function createServer(deps: ServerDeps): Promise<FastifyInstance> {
       if (!reply.raw.writableFinished) count(499);
     });
     checkHost(request.headers.host, deps.config);
-    const isOpen = request.method === 'OPTIONS' || isHealth(routeOf(request.routeOptions.url));
+    const { url, config } = request.routeOptions;
+    const isOpen = request.method === 'OPTIONS' || isHealth(routeOf(url)) || isOpenRoute(config);
     if (!isOpen) checkKey(request.headers);
   });
   app.addHook('onSend', async (_request, reply) => {
@@ -122,6 +126,7 @@ export async function createServer(deps: ServerDeps): Promise<FastifyInstance> {
     return answer(reply, error, routeOf(request.routeOptions.url).startsWith('/messages'));
   });
 
+  pageRoute(app);
   for (const prefix of ['', '/v1']) {
     await app.register(
       async (scope) => {
@@ -178,6 +183,7 @@ function collectMethods(app: FastifyInstance): (path: string) => readonly string
 }
 
 const isHealth = (route: string): boolean => /^\/health(\/|$)/.test(route);
+const isOpenRoute = (config: object): boolean => 'isOpen' in config && config.isOpen === true;
 
 /** The route as metrics name it: one name with and without /v1. */
 function routeOf(url: string | undefined): string {

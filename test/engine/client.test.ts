@@ -221,6 +221,21 @@ describe('EngineClient.evaluate(), importance() and metrics()', () => {
   });
 });
 
+describe('EngineClient.live()', () => {
+  it('is a copy of what is in memory, of every expert', async () => {
+    const { client, engine } = await connected();
+    await collect(client.generate(toyRequest(1, 6, 4)));
+    const live = await client.live();
+    const { layers, experts, residentBits } = engine.residency;
+    expect(live).toMatchObject({ layers, experts });
+    expect([...live.residentBits]).toEqual([...residentBits]);
+    expect(live.residentBits).toHaveLength(layers * experts);
+    expect(live.residentBits.some((bits) => bits > 0)).toBe(true);
+    expect(live.metrics).toMatchObject({ tokensDecoded: 3, tokensPrefilled: 6 });
+    await client.close();
+  });
+});
+
 describe('EngineClient.close()', () => {
   it('ends open requests with ENGINE_CLOSED, closes the native half, and may be called again', async () => {
     const { client, native } = await connected();

@@ -14,6 +14,7 @@ import type {
 } from '../../src/engine/types.js';
 import { MoestroError } from '../../src/errors.js';
 import { TextGenerator } from '../../src/generate.js';
+import type { ServerDeps } from '../../src/http/deps.js';
 import { createServer } from '../../src/http/server.js';
 import type { Every } from '../../src/http/timers.js';
 import { ServerMetrics } from '../../src/metrics/server-metrics.js';
@@ -228,6 +229,12 @@ export function scriptedEngine(script: Script): ScriptedEngine {
       ...METRICS.memory!,
       ...(budgetBytes === undefined ? {} : { budgetBytes, allowedBytes: budgetBytes }),
     }),
+    live: async () => ({
+      layers: 3,
+      experts: 3,
+      residentBits: Uint8Array.of(8, 8, 8, 2, 0, 0, 8, 8, 8),
+      metrics: METRICS,
+    }),
     close: async () => undefined,
   };
   return engine;
@@ -268,6 +275,7 @@ export async function testServer(
     readonly capacity?: number;
     readonly isLoading?: boolean;
     readonly every?: Every;
+    readonly log?: ServerDeps['log'];
   } = {},
 ): Promise<TestServer> {
   const engine = scriptedEngine(script);
@@ -281,6 +289,7 @@ export async function testServer(
     model: () => (options.isLoading ? null : { id: 'scripted', createdSeconds: 1_700_000_000, generator }),
     metrics,
     ...(options.every === undefined ? {} : { every: options.every }),
+    ...(options.log === undefined ? {} : { log: options.log }),
   });
   return { app, engine, metrics };
 }

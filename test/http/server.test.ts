@@ -105,6 +105,58 @@ describe('createServer()', () => {
     expect(refused.body).not.toContain('nope');
   });
 
+  it('answers only under its own names', async () => {
+    const app = await server();
+    const status = async (host: string) => (await app.inject({ url: '/v1/models', headers: { host } })).statusCode;
+    expect(await Promise.all(['localhost:1', '127.0.0.1', 'evil.example'].map(status))).toEqual([200, 200, 403]);
+  });
+
+  it('serves the page without a key, with a policy that lets nothing in from elsewhere', async () => {
+    const app = await server({ config: { apiKeys: ['k'] } });
+    for (const [url, type] of [
+      ['/', 'text/html; charset=utf-8'],
+      ['/ui/style.css', 'text/css; charset=utf-8'],
+      ['/ui/main.js', 'text/javascript; charset=utf-8'],
+    ] as const) {
+      const { statusCode, headers } = await app.inject(url);
+      expect([url, statusCode, headers['content-type']]).toEqual([url, 200, type]);
+      expect(headers['content-security-policy']).toMatch(/^default-src 'none'; script-src 'self';/);
+      expect(headers['x-content-type-options']).toBe('nosniff');
+    }
+    expect((await app.inject('/ui/')).headers.location).toBe('/');
+    expect((await app.inject('/ui/../package.json')).statusCode).toBe(401);
+    expect((await app.inject('/v1/moestro/live')).statusCode).toBe(401);
+  });
+
+  it('tells the moment, and asks the engine once for many that look', async () => {
+    const { app, engine } = await testServer(saying('x'));
+    open.push(app);
+    const { live } = engine;
+    let asked = 0;
+    engine.live = () => {
+      asked++;
+      return live();
+    };
+    const looks = await Promise.all([1, 2, 3].map(() => app.inject('/v1/moestro/live')));
+    const [first] = looks.map((look) => look.json());
+    expect(first).toMatchObject({ model: 'scripted', layers: 3, experts: 3, level: 8, reads_in_flight: 1 });
+    expect([...Buffer.from(first.resident_bits, 'base64')]).toEqual([8, 8, 8, 2, 0, 0, 8, 8, 8]);
+    // 20 MiB hold 7 of 9 experts.
+    expect(first.enough_bytes).toBe(Math.round((76 + (20 * 9) / 7) * (1 << 20)));
+    expect(asked).toBe(1);
+  });
+
+  it('writes a line of JSON for each answer, with the id that the answer carries', async () => {
+    const lines: string[] = [];
+    const log = { write: (line: string) => void lines.push(line) };
+    const { app } = await testServer(saying('x'), { config: { logLevel: 'info' }, log });
+    open.push(app);
+    await app.inject({ url: '/v1/models', headers: { 'x-request-id': 'mine-1' } });
+    expect(lines.map((line) => JSON.parse(line))).toMatchObject([
+      { reqId: 'mine-1', method: 'GET', route: '/models', status: 200, ms: expect.any(Number), msg: 'answered' },
+    ]);
+  });
+
   it('answers preflights of local pages with 204 and the headers they ask for, before any key', async () => {
     const app = await server({ config: { apiKeys: ['k'], corsOrigins: ['https://chat.example'] } });
     const asked = 'authorization,content-type,x-stainless-os,x-api-key,anthropic-version';
