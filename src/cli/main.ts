@@ -53,6 +53,11 @@ const COMMANDS: readonly LazyCommand[] = [
     summary: 'measure tokens per second, reads and memory',
     load: async () => (await import('./bench.js')).benchCommand(),
   },
+  {
+    name: 'replay',
+    summary: 'run recorded routing through residency policies and a model of the disk',
+    load: async () => (await import('./replay.js')).replayCommand(),
+  },
 ];
 
 /** Exit status of a mistyped command line, as for every mistake of the caller. */

@@ -11,3 +11,13 @@ export function wholeNumber(flag: string, text: string, least: number, most: num
     { name: flag, found: text },
   );
 }
+
+/** The same for numbers with decimals. */
+export function decimalNumber(flag: string, text: string, least: number, most: number): number {
+  const value = text.trim() === '' ? Number.NaN : Number(text);
+  if (value >= least && value <= most) return value;
+  throw new MoestroError('INVALID_CONFIG', `Cannot use ${flag} "${text}": needed a number from ${least} to ${most}`, {
+    name: flag,
+    found: text,
+  });
+}

@@ -10,8 +10,9 @@ export interface Batch {
   readonly rows: Int32Array;
   tokens: number;
   rowCount: number;
-  /** By row. */
+  /** By row: its tokens in this step, its sequence, at which levels it runs. */
   readonly rowTokens: Int32Array;
+  readonly rowIds: Float64Array;
   readonly rowPolicies: LevelPolicy[];
   /** Int32Array [rows, blocksPerSequence]. */
   readonly blockTables: Int32Array;
@@ -27,6 +28,7 @@ export function createBatch(tokens: number, rows: number, blocksPerSequence: num
     tokens: 0,
     rowCount: 0,
     rowTokens: new Int32Array(rows),
+    rowIds: new Float64Array(rows),
     rowPolicies: [],
     blockTables: new Int32Array(rows * blocksPerSequence),
     blocksPerSequence,
@@ -43,6 +45,7 @@ export function fillBatch(batch: Batch, sequences: readonly Sequence[], counts: 
     if (count === 0) continue;
     const row = batch.rowCount++;
     batch.rowTokens[row] = count;
+    batch.rowIds[row] = sequence.id;
     batch.rowPolicies[row] = sequence.policy;
     batch.blockTables.set(sequence.table.blocks, row * batch.blocksPerSequence);
     for (let position = sequence.computed; position < sequence.computed + count; ++position) {

@@ -125,6 +125,8 @@ export class Engine {
       scaleSlots: memory.scaleSlots,
       fullLevel: memory.level,
       ...(parts.keep === undefined ? {} : arenaCapacity(memory, parts.keep.expertCapacity)),
+      topK: model.architecture.topK,
+      rows: parts.maxSequences,
       ...(parts.halfLife === undefined ? {} : { halfLife: parts.halfLife }),
     });
     const choose = (): PlanSettings =>

@@ -8,7 +8,7 @@ import { createLayerPlan, type LayerPlan } from '../experts/layer-plan.js';
 import { planExperts, type Routing } from '../experts/plan.js';
 import type { PlanSettings } from '../experts/plan-settings.js';
 import { chooseLevels, type PrecisionModel } from '../experts/precision.js';
-import type { Residency } from '../experts/residency.js';
+import { expertCapacity, type Residency } from '../experts/residency.js';
 import type { Architecture } from '../model/manifest.js';
 import { COMPLETION_STRIDE, GROUP, GROUP_STRIDE, type NativeEngine, READ_STRIDE } from '../native/binding.js';
 import type { Batch } from './batch.js';
@@ -133,6 +133,7 @@ export class Forward {
         this.#choosePrecision(batch);
         this.weightCounts?.add(this.#routing);
         this.prefetch.settle(this.#routing, this.#landReads);
+        this.#residency.reuse.observe(this.#routing, this.#residency.residentBits, expertCapacity(this.#residency));
         planExperts(this.#routing, this.#residency, this.settings, this.#plan);
         this.#runPlan(layer, batch);
         from = this.#now();
@@ -162,6 +163,7 @@ export class Forward {
     let longest = 1;
     for (let row = 0; row < batch.rowCount; ++row) longest = Math.max(longest, batch.rowTokens[row]!);
     this.#residency.uses.advance(longest);
+    this.#residency.reuse.beginStep(batch.rowCount, batch.rowIds, batch.rowTokens, expertCapacity(this.#residency));
   }
 
   /**

@@ -67,7 +67,8 @@ export class PlanScratch {
     this.cursors = new Int32Array(experts * LEVEL_KINDS);
     this.bits = new Uint8Array(layers * experts);
     this.layerExperts = new Int32Array(layers);
-    this.candidates = new Int32Array(2 * experts);
+    // The layer's own, those of the four before it, and those of the largest.
+    this.candidates = new Int32Array(6 * experts);
   }
 }
 

@@ -8,6 +8,7 @@
  */
 import assert from 'node:assert/strict';
 import { type LayerPlan, MAX_BITS } from './layer-plan.js';
+import { ReuseModel } from './reuse/reuse-model.js';
 import { SlotPool } from './slot-pool.js';
 import { UseCounts } from './use-counts.js';
 
@@ -24,6 +25,9 @@ export interface ResidencyShape {
   readonly fullLevel: number;
   /** Tokens after which a use counts half. */
   readonly halfLife?: number;
+  /** Experts a token uses, and sequences of a step at most: what the reuse model makes room for. */
+  readonly topK?: number;
+  readonly rows?: number;
 }
 
 /**
@@ -51,6 +55,7 @@ export interface ResidencyView {
   readonly layerExperts: Int32Array;
   readonly floors: Int32Array;
   readonly uses: UseCounts;
+  readonly reuse: ReuseModel;
 }
 
 /** Whole experts that the slots hold at the full level. */
@@ -82,6 +87,7 @@ export class Residency implements ResidencyView {
   readonly uses: UseCounts;
   /** Experts that left probation by being evicted, since start. */
   probationEvictions = 0;
+  readonly reuse: ReuseModel;
   /** By key: -1 for none. */
   readonly #scaleSlotOf: Int32Array;
   /** [key][bit]: -1 for none. */
@@ -101,7 +107,13 @@ export class Residency implements ResidencyView {
     this.onProbation = new Uint8Array(keys);
     this.layerExperts = new Int32Array(shape.layers);
     this.floors = layerFloors(shape.layers, shape.experts, expertCapacity(shape));
-    this.uses = new UseCounts(keys, shape.halfLife ?? DEFAULT_HALF_LIFE);
+    this.reuse = new ReuseModel({
+      layers: shape.layers,
+      experts: shape.experts,
+      topK: shape.topK ?? 1,
+      rows: shape.rows ?? 1,
+    });
+    this.uses = new UseCounts(shape.layers, shape.experts, shape.halfLife ?? DEFAULT_HALF_LIFE, this.reuse.worth);
     this.#scaleSlotOf = new Int32Array(keys).fill(-1);
     this.#bitSlotOf = new Int32Array(keys * MAX_BITS).fill(-1);
     this.#pinned = new Uint8Array(keys);

@@ -1,11 +1,11 @@
 /**
  * Which experts would a real model ask for? Recorded routing, mapped onto a model of another geometry, so that a
- * benchmark of random weights asks cache and disk for what a trained router asks for. For benchmarks only.
+ * benchmark of random weights asks cache and disk for what a trained router asks for. For benchmarks and replay.
  *
  * Formats, told apart by the file's ending:
  *   .jsonl  one object a token: {"tok": 1, "layers": [[ids, ascending], ...]}. Ranks and weights are lost.
  *   .csv    turn,phase,step,layer,slot,expert,weight,... with `#` comments before the header line; slot is the rank.
- *   .u8     raw bytes [token][48 layers][8 ranks], best rank first: Qwen3-30B-A3B, the only model recorded so.
+ *   .u8     raw bytes [token][layer][rank], best rank first: 48 layers of 8 of 128 (Qwen3-30B-A3B) unless told otherwise.
  */
 import { readFileSync } from 'node:fs';
 import { MoestroError } from '../errors.js';
@@ -57,21 +57,56 @@ export function loadRoutingTrace(
   path: string,
   geometry: { readonly layers: number; readonly experts: number; readonly topK: number },
 ): RoutingTrace {
+  return mapRecording(loadRecording(path), geometry, path);
+}
+
+/** What is known of the model beside the file; a `.u8` has its geometry from here. */
+export interface RecordedGeometry {
+  readonly layers?: number;
+  readonly experts?: number;
+  readonly topK?: number;
+}
+
+/**
+ * Parses the bytes of a recording; `path` chooses the format and names the file in errors.
+ *
+ * @throws {MoestroError} INVALID_CONFIG when it is malformed, or is not of the geometry that is told.
+ */
+export function readRecording(path: string, bytes: Uint8Array, geometry: RecordedGeometry = {}): Recording {
+  const recording = parseRecording(path, bytes, geometry);
+  const { layers = recording.layers, topK = recording.topK, experts } = geometry;
+  if (recording.layers !== layers || recording.topK !== topK) {
+    const found = `it has ${recording.layers} layers of ${recording.topK} experts a token`;
+    throw invalid(path, `${found}, not ${layers} of ${topK} as --layers and --top-k say`);
+  }
+  const largest = largestId(recording);
+  if (experts !== undefined && largest >= experts) {
+    throw invalid(path, `it names expert ${largest}, not one below ${experts} as --experts says`);
+  }
+  return recording;
+}
+
+/** Reads a recording from disk. @throws {MoestroError} INVALID_CONFIG, as `readRecording`, or when it cannot be read. */
+export function loadRecording(path: string, geometry: RecordedGeometry = {}): Recording {
   let bytes: Buffer;
   try {
     bytes = readFileSync(path);
   } catch (cause) {
     throw new MoestroError('INVALID_CONFIG', `Cannot read routing trace "${path}"`, { path }, cause);
   }
-  return mapRecording(readRecording(path, bytes), geometry, path);
+  return readRecording(path, bytes, geometry);
 }
 
-/** Parses the bytes of a recording; `path` chooses the format and names the file in errors. */
-export function readRecording(path: string, bytes: Uint8Array): Recording {
+/** The largest expert id in the recording. */
+export function largestId(recording: Recording): number {
+  return recording.ids.reduce((max, id) => Math.max(max, id), 0);
+}
+
+function parseRecording(path: string, bytes: Uint8Array, geometry: RecordedGeometry): Recording {
   const text = () => new TextDecoder().decode(bytes);
   if (path.endsWith('.jsonl')) return readJsonLines(path, text());
   if (path.endsWith('.csv')) return readCsv(path, text());
-  if (path.endsWith('.u8')) return readBytes(path, bytes);
+  if (path.endsWith('.u8')) return readBytes(path, bytes, geometry);
   throw invalid(path, 'its name does not end in .jsonl, .csv or .u8');
 }
 
@@ -92,7 +127,7 @@ export function mapRecording(
 ): RoutingTrace {
   const { layers, experts, topK } = geometry;
   if (topK > experts) throw invalid(path, `the model's top-k ${topK} is above its ${experts} experts`);
-  const largest = recording.ids.reduce((max, id) => Math.max(max, id), 0);
+  const largest = largestId(recording);
   if (largest >= experts) {
     throw invalid(path, `it names expert ${largest}, and the model has experts 0 to ${experts - 1}`);
   }
@@ -255,17 +290,26 @@ function readCsv(path: string, text: string): Recording {
   return { tokens: whole.length, layers, topK, ids, weights: isWeighted ? weights : null, isRanked: true };
 }
 
-function readBytes(path: string, bytes: Uint8Array): Recording {
-  const tokenBytes = U8_LAYERS * U8_TOP_K;
+function readBytes(path: string, bytes: Uint8Array, geometry: RecordedGeometry): Recording {
+  const { layers = U8_LAYERS, topK = U8_TOP_K, experts = U8_EXPERTS } = geometry;
+  checkGeometry(path, layers, topK);
+  if (experts > 256) throw invalid(path, `its ids are bytes and ${experts} experts need more`);
+  const tokenBytes = layers * topK;
   if (bytes.length === 0 || bytes.length % tokenBytes !== 0) {
-    throw invalid(path, `it has ${bytes.length} bytes, not a multiple of ${tokenBytes} (48 layers of 8 experts)`);
+    const needed = `not a multiple of ${tokenBytes} (${layers} layers of ${topK} experts)`;
+    throw invalid(path, `it has ${bytes.length} bytes, ${needed}`);
   }
-  const foreign = bytes.findIndex((id) => id >= U8_EXPERTS);
-  if (foreign >= 0) throw invalid(path, `byte ${foreign} is ${bytes[foreign]}, not an expert below ${U8_EXPERTS}`);
+  const foreign = bytes.findIndex((id) => id >= experts);
+  if (foreign >= 0) throw invalid(path, `byte ${foreign} is ${bytes[foreign]}, not an expert below ${experts}`);
+  for (let first = 0; first < bytes.length; first += topK) {
+    if (new Set(bytes.subarray(first, first + topK)).size !== topK) {
+      throw invalid(path, `bytes ${first} to ${first + topK - 1} name an expert twice in one layer`);
+    }
+  }
   return {
     tokens: bytes.length / tokenBytes,
-    layers: U8_LAYERS,
-    topK: U8_TOP_K,
+    layers,
+    topK,
     ids: Uint16Array.from(bytes),
     weights: null,
     isRanked: true,

@@ -13,6 +13,9 @@ export class UseCounts implements UseView {
   readonly counts: Float64Array;
   readonly decayed: Float64Array;
   readonly lastUse: Float64Array;
+  readonly worth: Float32Array;
+  readonly layers: number;
+  readonly experts: number;
   readonly #halfLife: number;
   #clock = 0;
   /** Clock at which a use adds exactly 1. */
@@ -21,8 +24,15 @@ export class UseCounts implements UseView {
   readonly #byAge: Float64Array;
   #now = 1;
 
-  /** @param halfLife tokens after which a use counts half. */
-  constructor(keys: number, halfLife: number) {
+  /**
+   * @param halfLife tokens after which a use counts half.
+   * @param worth by key, written by its owner.
+   */
+  constructor(layers: number, experts: number, halfLife: number, worth: Float32Array) {
+    const keys = layers * experts;
+    this.layers = layers;
+    this.experts = experts;
+    this.worth = worth;
     this.counts = new Float64Array(keys);
     this.decayed = new Float64Array(keys);
     this.lastUse = new Float64Array(keys).fill(-1);

@@ -116,9 +116,12 @@ function levelWithin(bits: number, levels: readonly number[]): number {
   return 0;
 }
 
+/** Layers before this one, in the order of turns, whose experts are candidates: theirs is the longest wait. */
+const DONORS_BEFORE = 4;
+
 /**
- * Victim among the layer's own experts and those of one other layer: the one furthest above its floor. Comparing with
- * every layer would be a scan of all residents per miss; the largest layer is where the coldest experts gather. An expert
+ * Victim among the layer's own experts, those of the layers that ran just before it, and those of the layer furthest above its
+ * floor, where the coldest gather. Comparing with every layer would be a scan of all residents per miss. An expert
  * of the layer that was read on a guess, wrongly, goes before any other.
  */
 function findVictim(
@@ -142,12 +145,23 @@ function findVictim(
     }
   }
   if (!isStreaming || takenElsewhere < settings.streamWindow || count === 0) {
-    const donor = largestOther(plan.layer, view, plan.scratch);
-    for (let key = donor * view.experts; donor >= 0 && key < (donor + 1) * view.experts; ++key) {
-      if (bits[key]! > 0 && view.readingBits[key] === 0) candidates[count++] = key;
+    const largest = largestOther(plan.layer, view, plan.scratch);
+    if (largest >= 0) count = addCandidates(largest, count, view, plan.scratch);
+    for (let before = 1; before <= DONORS_BEFORE && before < view.layers; ++before) {
+      const donor = (plan.layer - before + view.layers) % view.layers;
+      const isAbove = plan.scratch.layerExperts[donor]! > view.floors[donor]!;
+      if (donor !== largest && isAbove) count = addCandidates(donor, count, view, plan.scratch);
     }
   }
-  return settings.chooseVictim(candidates, count, view.uses);
+  return settings.chooseVictim(candidates, count, view.uses, plan.layer);
+}
+
+function addCandidates(layer: number, count: number, view: ResidencyView, scratch: PlanScratch): number {
+  const { candidates, bits } = scratch;
+  for (let key = layer * view.experts; key < (layer + 1) * view.experts; ++key) {
+    if (bits[key]! > 0 && view.readingBits[key] === 0) candidates[count++] = key;
+  }
+  return count;
 }
 
 /** The other layer furthest above its floor; -1 when none is above. */

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { expectedUse } from '../../src/experts/eviction/expected-use.js';
 import { lfu } from '../../src/experts/eviction/lfu.js';
 import { lfuDecay } from '../../src/experts/eviction/lfu-decay.js';
 import { lru } from '../../src/experts/eviction/lru.js';
@@ -39,6 +40,7 @@ function setUp(shape: Shape, slots: { experts: number; extraBits?: number; fullL
     bitSlots: slots.experts * fullLevel + (slots.extraBits ?? 0),
     scaleSlots: slots.experts,
     fullLevel,
+    topK: shape.topK,
   });
   const settings = planSettings(residency, LEVELS, shape.topK);
   return { residency, settings, plan: createLayerPlan(shape.layers, shape.experts, tokens, shape.topK) };
@@ -253,7 +255,7 @@ describe('planExperts()', () => {
         fc.array(step, { minLength: 1, maxLength: 12 }),
         fc.integer({ min: 1, max: 30 }),
         fc.integer({ min: 0, max: 9 }),
-        fc.constantFrom(lru, lfu, lfuDecay),
+        fc.constantFrom(lru, lfu, lfuDecay, expectedUse),
         (steps, experts, extraBits, chooseVictim) => {
           const { residency, plan } = setUp(
             { layers: 3, experts: 10, topK: 3 },
@@ -319,6 +321,7 @@ describe('eviction without prefetch', () => {
     ['lru', lru],
     ['lfu', lfu],
     ['lfuDecay', lfuDecay],
+    ['expectedUse', expectedUse],
   ] as const)('has no hit rate above Belady for %s', (_, chooseVictim) => {
     fc.assert(
       fc.property(
@@ -334,6 +337,8 @@ describe('eviction without prefetch', () => {
           for (const row of trace) {
             residency.uses.advance(1);
             for (const id of row) residency.uses.record(id, 0);
+            residency.reuse.beginStep(1, [0], [1], capacity);
+            residency.reuse.observe(routing(0, [row]), residency.residentBits, capacity);
             hits += planExperts(routing(0, [row]), residency, settings, plan).hits;
             carryOut(plan, residency);
           }

@@ -1,6 +1,10 @@
 import { describe, expect, it } from 'vitest';
+import { edgeMoe } from '../../src/experts/eviction/edge-moe.js';
+import { expectedUse } from '../../src/experts/eviction/expected-use.js';
+import { hobbit } from '../../src/experts/eviction/hobbit.js';
 import { lfu } from '../../src/experts/eviction/lfu.js';
 import { lfuDecay } from '../../src/experts/eviction/lfu-decay.js';
+import { lfuDecayLayer } from '../../src/experts/eviction/lfu-decay-layer.js';
 import { lru } from '../../src/experts/eviction/lru.js';
 import { createLayerPlan } from '../../src/experts/layer-plan.js';
 import { planExperts } from '../../src/experts/plan.js';
@@ -94,7 +98,7 @@ describe('Residency', () => {
 
 describe('UseCounts', () => {
   it('halves a use every half-life, and across the scaling of all counts', () => {
-    const uses = new UseCounts(2, 8);
+    const uses = new UseCounts(1, 2, 8, new Float32Array(2));
     uses.advance(1);
     uses.record(0, 0);
     uses.record(1, 8);
@@ -113,7 +117,7 @@ describe('UseCounts', () => {
   });
 
   it('advances two half-lives at most for a prefill chunk', () => {
-    const uses = new UseCounts(1, 8);
+    const uses = new UseCounts(1, 1, 8, new Float32Array(1));
     uses.record(0, 0);
     uses.advance(512);
     expect(uses.decayedUses(0)).toBe(0.25);
@@ -126,14 +130,39 @@ describe('eviction policies', () => {
     counts: Float64Array.of(5, 2, 2, 9),
     decayed: Float64Array.of(0.5, 0.7, 0.1, 0.1),
     lastUse: Float64Array.of(1, 6, 4, 4),
+    worth: Float32Array.of(-1, -2, -2, -0.5),
+    layers: 1,
+    experts: 4,
   };
   it.each([
     ['lru', lru, 0],
     ['lfu', lfu, 2],
     ['lfuDecay', lfuDecay, 2],
+    ['lfuDecayLayer', lfuDecayLayer, 2],
+    ['edgeMoe', edgeMoe, 2],
+    ['hobbit', hobbit, 0],
+    ['expectedUse', expectedUse, 2],
   ] as const)('%s chooses its victim among the candidates, the lower key among equals', (_, choose, victim) => {
-    expect(choose(Int32Array.of(3, 2, 1, 0), 4, uses)).toBe(victim);
-    expect(choose(Int32Array.of(3, 1, 0), 1, uses)).toBe(3);
-    expect(choose(Int32Array.of(3), 0, uses)).toBe(-1);
+    expect(choose(Int32Array.of(3, 2, 1, 0), 4, uses, 0)).toBe(victim);
+    expect(choose(Int32Array.of(3, 1, 0), 1, uses, 0)).toBe(3);
+    expect(choose(Int32Array.of(3), 0, uses, 0)).toBe(-1);
+  });
+
+  it.each([
+    ['lfuDecayLayer', lfuDecayLayer],
+    ['edgeMoe', edgeMoe],
+    ['hobbit', hobbit],
+    ['expectedUse', expectedUse],
+  ] as const)('%s spares the layer whose turn is next and takes from the one that has just run', (_, choose) => {
+    const alike = {
+      counts: new Float64Array(4).fill(3),
+      decayed: new Float64Array(4).fill(3),
+      lastUse: new Float64Array(4).fill(3),
+      worth: new Float32Array(4).fill(-1),
+      layers: 4,
+      experts: 1,
+    };
+    expect(choose(Int32Array.of(0, 1, 2, 3), 4, alike, 1)).toBe(1);
+    expect(choose(Int32Array.of(0, 2, 3), 3, alike, 1)).toBe(0);
   });
 });

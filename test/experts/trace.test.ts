@@ -73,6 +73,24 @@ describe('readRecording()', () => {
     expect(() => readRecording(path, bytesOf(text))).toThrow(`Cannot use routing trace "${path}": ${message}`);
   });
 
+  it('readRecording() reads raw bytes in the geometry it is told, and refuses what is not of it', () => {
+    const bytes = Uint8Array.of(0, 59, 3, 4, 1, 2, 5, 6);
+    const told = { layers: 2, experts: 60, topK: 2 };
+    expect(readRecording('a.u8', bytes, told)).toMatchObject({ tokens: 2, layers: 2, topK: 2, isRanked: true });
+    expect(() => readRecording('a.u8', bytes, { ...told, experts: 59 })).toThrow(
+      'byte 1 is 59, not an expert below 59',
+    );
+    expect(() => readRecording('a.u8', bytes, { ...told, layers: 3 })).toThrow(
+      '8 bytes, not a multiple of 6 (3 layers',
+    );
+    expect(() => readRecording('a.u8', Uint8Array.of(1, 1), { ...told, layers: 1 })).toThrow('name an expert twice');
+    expect(() => readRecording('a.u8', bytes, { ...told, experts: 300 })).toThrow('its ids are bytes');
+    expect(() => readRecording('a.jsonl', bytesOf(LINES), { layers: 3 })).toThrow(
+      '2 layers of 3 experts a token, not 3',
+    );
+    expect(() => readRecording('a.jsonl', bytesOf(LINES), { experts: 7 })).toThrow('names expert 7, not one below 7');
+  });
+
   it('readRecording() refuses raw bytes that name an expert beyond 127', () => {
     expect(() => readRecording('a.u8', new Uint8Array(384).fill(200))).toThrow('byte 0 is 200');
   });

@@ -1,4 +1,4 @@
-/** Least frequently used with counts that halve every few tokens: frequency and recency in one number. The default. */
+/** Least frequently used with counts that halve every few tokens: frequency and recency in one number. */
 import type { UseView } from './choose-victim.js';
 import { leastUsed } from './least-used.js';
 

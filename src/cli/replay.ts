@@ -1,0 +1,169 @@
+/** `moestro replay TRACE...`: recorded routing through residency policies and a model of the disk. */
+import { writeFileSync } from 'node:fs';
+import { Command, Option } from 'commander';
+import { MoestroError } from '../errors.js';
+import { openTrace } from '../replay/open-trace.js';
+import { plotReplay } from '../replay/plot.js';
+import { POLICY_NAMES, parsePolicy } from '../replay/policies.js';
+import { runReplay } from '../replay/run-replay.js';
+import type { Counting, MachineModel, ReplayRow, Scope } from '../replay/types.js';
+import { decimalNumber, wholeNumber } from './numbers.js';
+import { statusLine } from './status-line.js';
+
+const collect = (value: string, earlier: readonly string[] = []): readonly string[] => [
+  ...earlier,
+  ...value.split(',').map((item) => item.trim()),
+];
+
+interface ReplayOptions {
+  readonly policy?: readonly string[];
+  readonly residency?: readonly string[];
+  readonly layers?: string;
+  readonly experts?: string;
+  readonly topK?: string;
+  readonly scope: Scope | 'auto';
+  readonly counting: Counting | 'auto';
+  readonly expertBytes: string;
+  readonly diskRate: string;
+  readonly diskLatencyMs: string;
+  readonly queueDepth: string;
+  readonly layerMs: string;
+  readonly expertMs: string;
+  readonly svg?: string;
+  readonly json?: boolean;
+}
+
+export function replayCommand(): Command {
+  return new Command('replay')
+    .description('Runs recorded routing through residency policies and a model of the disk: hit rates, bytes, stalls.')
+    .argument('<trace...>', 'recordings: .jsonl, .csv or .u8 (raw bytes [token][layer][rank])')
+    .option(
+      '--policy <names>',
+      `${POLICY_NAMES.join(', ')}; lfu-decay:32 for another half-life in tokens; repeatable (default: lru, lfu-decay, default, belady)`,
+      collect,
+    )
+    .option(
+      '--residency <percents>',
+      'experts that are resident, in percent, 12.5 or 12.5%; repeatable (default: 12.5, 25, 50)',
+      collect,
+    )
+    .option('--layers <count>', 'MoE layers of the recorded model; a .u8 without it has 48')
+    .option('--experts <count>', 'experts of each layer; without it 128 for a .u8, else the power of two above all ids')
+    .option('--top-k <count>', 'experts a token uses in a layer; a .u8 without it has 8')
+    .addOption(
+      new Option(
+        '--scope <scope>',
+        'caches of the baselines: one for all layers, or one a layer; auto: layer where ranks are recorded',
+      )
+        .choices(['auto', 'global', 'layer'])
+        .default('auto'),
+    )
+    .addOption(
+      new Option(
+        '--counting <counting>',
+        'of the baselines: access (experts one by one, a miss inserts at once) or event (a layer at once); auto: event where ranks are recorded',
+      )
+        .choices(['auto', 'access', 'event'])
+        .default('auto'),
+    )
+    .option('--expert-bytes <bytes>', 'bytes of one expert', '3059712')
+    .option('--disk-rate <MB/s>', 'rate of the disk, 10^6 bytes a second', '2000')
+    .option('--disk-latency-ms <ms>', 'from asking to the first byte', '0.1')
+    .option('--queue-depth <count>', 'reads in flight at once', '8')
+    .option('--layer-ms <ms>', 'computing one layer but for its experts', '0.2')
+    .option('--expert-ms <ms>', 'computing one expert for one token', '0.05')
+    .option('--svg <file>', 'plot hit rate over residency')
+    .option('--json', 'print one JSON object: { rows: [...] }')
+    .addHelpText(
+      'after',
+      [
+        '',
+        'hitRate is that of the whole trace from an empty cache; hitRateSecondHalf scores the second half only.',
+        '"default" is the shipped policy in the plans of the engine; "belady" knows the future.',
+        '',
+        'Examples:',
+        '  moestro replay chat.csv',
+        '  moestro replay a.jsonl b.u8 --policy lru,default,belady --residency 6,12.5,25 --svg hit-rates.svg',
+        '  moestro replay other.u8 --layers 24 --experts 60 --top-k 4 --json',
+      ].join('\n'),
+    )
+    .action(replay);
+}
+
+function replay(paths: readonly string[], options: ReplayOptions): void {
+  const policies = options.policy ?? ['lru', 'lfu-decay', 'default', 'belady'];
+  for (const policy of policies) parsePolicy(policy);
+  const residencies = (options.residency ?? ['12.5', '25', '50']).map(percent);
+  const count = (flag: string, text: string | undefined, most: number) =>
+    text === undefined ? undefined : wholeNumber(flag, text, 1, most);
+  const layers = count('--layers', options.layers, 1023);
+  const experts = count('--experts', options.experts, 65_536);
+  const topK = count('--top-k', options.topK, 63);
+  const geometry = {
+    ...(layers === undefined ? {} : { layers }),
+    ...(experts === undefined ? {} : { experts }),
+    ...(topK === undefined ? {} : { topK }),
+  };
+  const traces = paths.map((path) => openTrace(path, geometry));
+  const progress = statusLine();
+  const rows = runReplay({
+    traces,
+    policies,
+    residencies,
+    scope: options.scope === 'auto' ? null : options.scope,
+    counting: options.counting === 'auto' ? null : options.counting,
+    machine: machineOf(options),
+    onRow: (row) => progress.show(`${row.trace}  ${row.policy}  ${row.residency} %`),
+  });
+  progress.clear();
+  if (options.svg !== undefined) writePlot(options.svg, rows);
+  process.stdout.write(options.json === true ? `${JSON.stringify({ rows })}\n` : table(rows));
+}
+
+function percent(text: string): number {
+  return decimalNumber('--residency', text.replace(/\s*%$/, ''), 0.1, 100);
+}
+
+function machineOf(options: ReplayOptions): MachineModel {
+  return {
+    expertBytes: wholeNumber('--expert-bytes', options.expertBytes, 1, 2 ** 40),
+    diskBytesPerMs: 1000 * decimalNumber('--disk-rate', options.diskRate, 0.001, 1e9),
+    diskLatencyMs: decimalNumber('--disk-latency-ms', options.diskLatencyMs, 0, 1e6),
+    queueDepth: wholeNumber('--queue-depth', options.queueDepth, 1, 4096),
+    layerMs: decimalNumber('--layer-ms', options.layerMs, 0, 1e6),
+    expertMs: decimalNumber('--expert-ms', options.expertMs, 0, 1e6),
+  };
+}
+
+function writePlot(path: string, rows: readonly ReplayRow[]): void {
+  try {
+    writeFileSync(path, plotReplay(rows));
+  } catch (cause) {
+    throw new MoestroError('IO_ERROR', `Cannot write the plot to "${path}"`, { path }, cause);
+  }
+}
+
+function table(rows: readonly ReplayRow[]): string {
+  const head = ['trace', 'policy', 'resident', 'hit rate', '2nd half', 'MB/token', 'stall ms', 'tok/s', 'caches'];
+  const cells = rows.map((row) => [
+    row.trace,
+    row.policy,
+    `${row.residency} %`,
+    (100 * row.hitRate).toFixed(1),
+    (100 * row.hitRateSecondHalf).toFixed(1),
+    (row.bytesPerToken / 1e6).toFixed(1),
+    row.stallMs.toFixed(1),
+    row.tokensPerSecond.toFixed(1),
+    `${row.scope}, ${row.counting}`,
+  ]);
+  const widths = head.map((name, column) => Math.max(name.length, ...cells.map((row) => row[column]!.length)));
+  return [head, ...cells]
+    .map((row) =>
+      row
+        .map((cell, i) => (i < 2 || i === 8 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)))
+        .join('  ')
+        .trimEnd(),
+    )
+    .map((line) => `${line}\n`)
+    .join('');
+}

@@ -1,0 +1,37 @@
+/**
+ * How long would the events of a replay take? A layer computes, its router chooses, its missing experts are read while the
+ * resident ones run, and each missing one runs as it lands. Between layers the disk is idle: nobody knows yet what to ask for.
+ *
+ *     compute  |layer|hit|hit|hit|  |miss|   |miss|layer|...
+ *     disk           |====== m0 ====|== m1 ==|
+ *                                 stall    stall
+ */
+import type { CacheRun, MachineModel, TraceToReplay } from './types.js';
+
+export interface Timeline {
+  readonly stallMs: number;
+  readonly totalMs: number;
+}
+
+/** Milliseconds of all tokens together. */
+export function playTimeline(run: CacheRun, trace: TraceToReplay, machine: MachineModel): Timeline {
+  const { tokens, layers, topK } = trace.recording;
+  const byMisses = Array.from({ length: topK + 1 }, (_, misses) => eventStallMs(misses, topK, machine));
+  let stallMs = 0;
+  for (let event = 0; event < tokens * layers; ++event) stallMs += byMisses[run.misses[event]!]!;
+  return { stallMs, totalMs: stallMs + tokens * layers * (machine.layerMs + topK * machine.expertMs) };
+}
+
+/** Milliseconds that compute waits in one event of `topK` experts of which `misses` are read, all asked for at once. */
+export function eventStallMs(misses: number, topK: number, machine: MachineModel): number {
+  const readMs = machine.expertBytes / machine.diskBytesPerMs;
+  let now = (topK - misses) * machine.expertMs;
+  let stallMs = 0;
+  for (let read = 1; read <= misses; ++read) {
+    // Reads share the rate, and `queueDepth` of them wait for their first byte together.
+    const landed = machine.diskLatencyMs * Math.ceil(read / machine.queueDepth) + read * readMs;
+    stallMs += Math.max(0, landed - now);
+    now = Math.max(now, landed) + machine.expertMs;
+  }
+  return stallMs;
+}

@@ -1,0 +1,74 @@
+/**
+ * Runs a trace through the engine's own plans: the same `planExperts` and `Residency`, one token a step, all experts at the
+ * full level, every read landing in time. What it reads is what an engine of so many slots reads for that routing.
+ */
+import { createLayerPlan, type LayerPlan } from '../experts/layer-plan.js';
+import { planExperts, type Routing } from '../experts/plan.js';
+import { planSettings } from '../experts/plan-settings.js';
+import { Residency } from '../experts/residency.js';
+import { slotsOf } from './replay-cache.js';
+import type { CacheRun, TraceToReplay } from './types.js';
+
+/** A level for whole experts: how many bits they have changes nothing here. */
+const LEVEL = 2;
+const ONE_ROW = [1] as const;
+const STREAM = [0] as const;
+
+/** @param slots experts that all layers hold together; at least 1. */
+export function replayEngine(trace: TraceToReplay, share: number, slots = slotsFor(trace, share)): CacheRun {
+  const { recording, experts } = trace;
+  const { tokens, layers, topK, ids } = recording;
+  const residency = new Residency({
+    layers,
+    experts,
+    bitSlots: slots * LEVEL,
+    scaleSlots: slots,
+    fullLevel: LEVEL,
+    topK,
+    rows: 1,
+  });
+  const settings = planSettings(residency, [LEVEL], topK);
+  const plan = createLayerPlan(layers, experts, 1, topK);
+  const routing: Routing = {
+    layer: 0,
+    tokens: 1,
+    topK,
+    ids: new Uint16Array(topK),
+    weights: new Float32Array(topK).fill(1 / topK),
+    levels: new Uint8Array(topK).fill(LEVEL),
+    live: Uint8Array.of(1),
+  };
+  const misses = new Uint16Array(tokens * layers);
+  for (let token = 0; token < tokens; ++token) {
+    residency.uses.advance(1);
+    residency.reuse.beginStep(1, STREAM, ONE_ROW, slots);
+    for (let layer = 0; layer < layers; ++layer) {
+      const event = token * layers + layer;
+      routing.layer = layer;
+      for (let rank = 0; rank < topK; ++rank) {
+        routing.ids[rank] = ids[event * topK + rank]!;
+        if (recording.weights !== null) routing.weights[rank] = recording.weights[event * topK + rank]!;
+        residency.uses.record(layer * experts + routing.ids[rank]!, 0);
+      }
+      residency.reuse.observe(routing, residency.residentBits, slots);
+      misses[event] = planExperts(routing, residency, settings, plan).misses;
+      carryOut(plan, residency);
+    }
+  }
+  return { misses, slots };
+}
+
+function slotsFor(trace: TraceToReplay, share: number): number {
+  return Math.max(1, slotsOf(share, 'global', trace.recording.layers, trace.experts));
+}
+
+/** Wave by wave as the engine does (engine/forward.ts), with a disk that is always in time. */
+function carryOut(plan: LayerPlan, residency: Residency): void {
+  const prepare = (wave: number): void => residency.apply(plan, wave);
+  if (plan.waveCount > 0) prepare(0);
+  for (let wave = 0; wave < plan.waveCount; ++wave) {
+    for (let i = plan.waveReads[wave]!; i < plan.waveReads[wave + 1]!; ++i) residency.landed(plan.readKeys[i]!, 0);
+    residency.release(plan, wave);
+    if (wave + 1 < plan.waveCount) prepare(wave + 1);
+  }
+}

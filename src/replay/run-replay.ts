@@ -1,0 +1,87 @@
+/** Traces, policies and sizes in, one row for each combination out. */
+import { playTimeline } from './machine-model.js';
+import { parsePolicy } from './policies.js';
+import { replayBelady } from './replay-belady.js';
+import { replayCache } from './replay-cache.js';
+import { replayEngine } from './replay-engine.js';
+import type { CacheRun, Counting, MachineModel, ReplayRow, Scope, TraceToReplay } from './types.js';
+
+export interface ReplayRequest {
+  readonly traces: readonly TraceToReplay[];
+  readonly policies: readonly string[];
+  /** Percent of all experts. */
+  readonly residencies: readonly number[];
+  /** Null for what the tables of the trace are made with: see {@link customary}. */
+  readonly scope: Scope | null;
+  readonly counting: Counting | null;
+  readonly machine: MachineModel;
+  readonly onRow?: (row: ReplayRow) => void;
+}
+
+/**
+ * How hit rates of a recording are usually told: where the router's order is lost, one cache for all layers, access by access in
+ * file order; where ranks are known, a cache a layer, event by event.
+ */
+export function customary(trace: TraceToReplay): { readonly scope: Scope; readonly counting: Counting } {
+  return trace.recording.isRanked ? { scope: 'layer', counting: 'event' } : { scope: 'global', counting: 'access' };
+}
+
+export function runReplay(request: ReplayRequest): ReplayRow[] {
+  const rows: ReplayRow[] = [];
+  for (const trace of request.traces) {
+    for (const policy of request.policies) {
+      for (const residency of request.residencies) {
+        const row = replayOne(trace, policy, residency, request);
+        request.onRow?.(row);
+        rows.push(row);
+      }
+    }
+  }
+  return rows;
+}
+
+function replayOne(trace: TraceToReplay, name: string, residency: number, request: ReplayRequest): ReplayRow {
+  const policy = parsePolicy(name);
+  const usual = customary(trace);
+  const scope = request.scope ?? usual.scope;
+  const counting = request.counting ?? usual.counting;
+  const share = residency / 100;
+  const run =
+    policy.kind === 'engine'
+      ? replayEngine(trace, share)
+      : policy.kind === 'belady'
+        ? replayBelady(trace, share, scope)
+        : replayCache(trace, share, policy, scope, counting);
+  const { tokens } = trace.recording;
+  const { machine } = request;
+  const time = playTimeline(run, trace, machine);
+  return {
+    trace: trace.name,
+    policy: name,
+    residency,
+    hitRate: hitRate(run, trace, 0),
+    hitRateSecondHalf: hitRate(run, trace, tokens >> 1),
+    bytesPerToken: (missesFrom(run, trace, 0) * machine.expertBytes) / tokens,
+    stallMs: time.stallMs / tokens,
+    usefulBytes: 0,
+    lateBytes: 0,
+    wastedBytes: 0,
+    msPerToken: time.totalMs / tokens,
+    tokensPerSecond: time.totalMs === 0 ? 0 : (1000 * tokens) / time.totalMs,
+    slots: run.slots,
+    scope: policy.kind === 'engine' ? 'engine' : scope,
+    counting: policy.kind === 'cache' ? counting : 'event',
+  };
+}
+
+function missesFrom(run: CacheRun, trace: TraceToReplay, token: number): number {
+  let misses = 0;
+  for (let at = token * trace.recording.layers; at < run.misses.length; ++at) misses += run.misses[at]!;
+  return misses;
+}
+
+function hitRate(run: CacheRun, trace: TraceToReplay, fromToken: number): number {
+  const { tokens, layers, topK } = trace.recording;
+  const accesses = (tokens - fromToken) * layers * topK;
+  return accesses === 0 ? 0 : 1 - missesFrom(run, trace, fromToken) / accesses;
+}

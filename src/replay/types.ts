@@ -1,0 +1,57 @@
+/** What a replay is told and what it tells. Plain data. */
+import type { Recording } from '../experts/trace.js';
+
+/** One cache for all layers, or one of equal size for each. */
+export type Scope = 'global' | 'layer';
+/**
+ * `access`: each expert in file order hits or misses, and a miss takes its slot at once, be it that of an expert the same token
+ * is about to use. `event`: all experts of a layer are asked for together, as an engine does; those in use keep their slots.
+ */
+export type Counting = 'access' | 'event';
+
+export interface TraceToReplay {
+  readonly name: string;
+  readonly recording: Recording;
+  readonly experts: number;
+}
+
+/** What one policy made of one trace at one size. */
+export interface CacheRun {
+  /** Misses of each event, Uint16Array [tokens, layers]. */
+  readonly misses: Uint16Array;
+  readonly slots: number;
+}
+
+/** What the machine is taken to do. */
+export interface MachineModel {
+  /** Bytes of one expert. */
+  readonly expertBytes: number;
+  readonly diskBytesPerMs: number;
+  /** From asking to the first byte. */
+  readonly diskLatencyMs: number;
+  readonly queueDepth: number;
+  /** Computing one layer but for its experts, before its router has chosen; and one expert. */
+  readonly layerMs: number;
+  readonly expertMs: number;
+}
+
+export interface ReplayRow {
+  readonly trace: string;
+  readonly policy: string;
+  /** Percent of all experts. */
+  readonly residency: number;
+  /** Whole trace, from an empty cache; and the second half, with the cache warmed by the first. */
+  readonly hitRate: number;
+  readonly hitRateSecondHalf: number;
+  readonly bytesPerToken: number;
+  readonly stallMs: number;
+  /** Speculative bytes per token that were used in time, used but late, and not used. */
+  readonly usefulBytes: number;
+  readonly lateBytes: number;
+  readonly wastedBytes: number;
+  readonly msPerToken: number;
+  readonly tokensPerSecond: number;
+  readonly slots: number;
+  readonly scope: Scope | 'engine';
+  readonly counting: Counting;
+}
