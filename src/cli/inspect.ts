@@ -100,7 +100,7 @@ export function inspectModel(model: MoeModel, verified: boolean): Inspection {
 }
 
 /** The least budget the engine would start with here, by the engine's own arithmetic. */
-function memoryFloor(manifest: Manifest): number {
+export function memoryFloor(manifest: Manifest): number {
   const runtime = runtimeBytes(process.memoryUsage.rss(), manifest.architecture.vocabSize);
   try {
     return planMemory(manifest, engineConfig('', {}, {}), runtime, 0).plan.total;

@@ -54,6 +54,11 @@ const COMMANDS: readonly LazyCommand[] = [
     load: async () => (await import('./bench.js')).benchCommand(),
   },
   {
+    name: 'plan',
+    summary: 'show where the memory of a budget goes and predict tokens per second',
+    load: async () => (await import('./plan.js')).planCommand(),
+  },
+  {
     name: 'replay',
     summary: 'run recorded routing through residency policies and a model of the disk',
     load: async () => (await import('./replay.js')).replayCommand(),

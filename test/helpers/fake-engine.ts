@@ -1,7 +1,7 @@
 /** An engine over the fake native half: the toy model's shape, its memory, and what its answers were. */
 import { Engine } from '../../src/engine/engine.js';
 import type { EngineSink } from '../../src/engine/engine-sink.js';
-import type { ForwardModel } from '../../src/engine/forward.js';
+import type { ForwardModel, RoutingTrace } from '../../src/engine/forward.js';
 import { KV_BLOCK_TOKENS } from '../../src/engine/memory-plan.js';
 import type { Pressure } from '../../src/engine/memory-watch.js';
 import {
@@ -59,6 +59,8 @@ export interface FakeEngineOptions {
   readonly seed?: number;
   readonly faultRanges?: readonly number[];
   readonly settings?: PlanSettings;
+  /** Recorded routing in place of the router's. */
+  readonly trace?: RoutingTrace;
   readonly now?: () => number;
   /** Keeps a budget of so many bytes for experts; `experts` is where they start. */
   readonly keptExpertBytes?: number;
@@ -150,7 +152,7 @@ export function fakeEngine(options: FakeEngineOptions = {}, sink?: EngineSink) {
     planeCrc: toyCrc,
     fullLevel: level,
     precision: precisionModel(TOY_LEVELS, level, {}, null, architecture, TOY_MOE_LAYERS.length),
-    trace: null,
+    trace: options.trace ?? null,
   };
   const outcomes = new Map<number, Outcome>();
   const outcome = (id: number): Outcome => {
