@@ -9,7 +9,9 @@ export function edgeMoe(candidates: Int32Array, count: number, uses: UseView, la
     const key = candidates[i]!;
     const distance = ((Math.floor(key / experts) - layer - 1 + layers) % layers) + 1;
     const value = uses.counts[key]! / distance;
-    if (value < least || (value === least && uses.lastUse[key]! < uses.lastUse[victim]!)) {
+    if (value > least) continue;
+    const later = value === least ? uses.lastUse[key]! - uses.lastUse[victim]! : -1;
+    if (later < 0 || (later === 0 && key < victim)) {
       least = value;
       victim = key;
     }

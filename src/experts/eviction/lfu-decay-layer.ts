@@ -9,7 +9,9 @@ export function lfuDecayLayer(candidates: Int32Array, count: number, uses: UseVi
     const key = candidates[i]!;
     const wait = (Math.floor(key / experts) - layer - 1 + layers) % layers;
     const value = uses.decayed[key]! * Math.exp(-wait / layers);
-    if (value < least || (value === least && uses.lastUse[key]! < uses.lastUse[victim]!)) {
+    if (value > least) continue;
+    const later = value === least ? uses.lastUse[key]! - uses.lastUse[victim]! : -1;
+    if (later < 0 || (later === 0 && key < victim)) {
       least = value;
       victim = key;
     }
