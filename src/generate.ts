@@ -520,7 +520,7 @@ class CallWriter {
   #call = -1;
   #tokenCount = 0;
 
-  *push({ text, tokens, tokenCount }: Extract<AnswerEvent, { kind: 'delta' }>): Generator<AnswerEvent, void, void> {
+  *push({ text, tokens, tokenCount }: Piece<'delta'>): Generator<AnswerEvent, void, void> {
     this.#tokenCount = tokenCount;
     let reports = tokens;
     for (const event of this.#reader.push(text)) {
@@ -592,7 +592,7 @@ class AnswerWriter {
     readonly tokenId: number;
     readonly logprob: number | null;
     readonly topLogprobs: readonly { readonly tokenId: number; readonly logprob: number }[];
-  }): AnswerEvent | null {
+  }): Piece<'delta'> | null {
     this.tokenCount++;
     const piece = this.#detokenizer.push(token.tokenId);
     const begin = this.#written;
@@ -606,7 +606,7 @@ class AnswerWriter {
   }
 
   /** What is left when the engine has ended the answer. */
-  end(): AnswerEvent | null {
+  end(): Piece<'delta'> | null {
     const piece = this.#detokenizer.flush();
     this.#written += piece.length;
     const delta = this.#emit(piece, true);
@@ -616,7 +616,7 @@ class AnswerWriter {
     return text === '' && tokens.length === 0 ? null : { kind: 'delta', text, tokens, tokenCount: this.tokenCount };
   }
 
-  #emit(piece: string, isLast = false): Extract<AnswerEvent, { kind: 'delta' }> | null {
+  #emit(piece: string, isLast = false): Piece<'delta'> | null {
     let text = piece;
     if (this.#stops !== null) {
       const result = this.#stops.push(piece);

@@ -279,6 +279,8 @@ export class Engine {
         maxTokens: 0,
         stopTokenIds: new Set(),
         sampler: null,
+        matcher: null,
+        mayJump: false,
         evaluation: null,
         pooled: new PooledStates(pooling, tokenIds.length, this.#parts.model.architecture.hiddenSize),
         submittedMs: this.#parts.now(),

@@ -6,6 +6,9 @@
  */
 import type { ResidencyView } from './residency.js';
 
+/** What the choice looks at. */
+export type ShedView = Pick<ResidencyView, 'experts' | 'residentBits' | 'layerExperts' | 'floors' | 'uses'>;
+
 export interface Shed {
   readonly keys: number[];
   /** What each keeps; a key may stand here several times, with ever fewer bits. */
@@ -25,7 +28,7 @@ export interface Shed {
 export function planShed(
   bits: number,
   scales: number,
-  view: ResidencyView,
+  view: ShedView,
   levels: readonly number[],
   gains: readonly number[],
   isAtRest: (key: number) => boolean,

@@ -206,5 +206,5 @@ export function victimOfGuess(
     if (from < 0 || from === runningLayer) continue;
     for (let key = from * view.experts; key < (from + 1) * view.experts; ++key) if (consider(from, key)) return key;
   }
-  return settings.chooseVictim(candidates, count, view.uses);
+  return settings.chooseVictim(candidates, count, view.uses, layer);
 }

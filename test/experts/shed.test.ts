@@ -5,7 +5,7 @@ import { UseCounts } from '../../src/experts/use-counts.js';
 
 /** Residency of two layers of three experts; a use each per `used`. */
 function view(residentBits: number[], used: number[], floors = [0, 0]) {
-  const uses = new UseCounts(6, 8);
+  const uses = new UseCounts(2, 3, 8, new Float32Array(6));
   uses.advance(1);
   for (const [key, count] of used.entries()) for (let i = 0; i < count; ++i) uses.record(key, 0);
   return {

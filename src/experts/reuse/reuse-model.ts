@@ -137,6 +137,8 @@ export class ReuseModel {
    * @param residentBits by key: 0 for an expert that holds no slots.
    */
   observe(routed: RoutedLayer, residentBits: Uint8Array, capacity: number): void {
+    // Where everything fits nothing is ever evicted: there is no choice to be made, and no time to spend on it.
+    if (capacity >= this.#layers * this.#experts) return;
     const { layer } = routed;
     const first = layer * this.#experts;
     const chance = (EXAMPLES * this.#layers) / Math.max(1, capacity);

@@ -33,8 +33,8 @@ const TOOL_NAME = /^[a-zA-Z0-9_-]{1,64}$/;
 /** undefined for plain text. @throws {MoestroError} INVALID_REQUEST for a schema that is missing. */
 export function responseFormat(body: ToolBody): Format | undefined {
   const format = body.response_format;
-  switch (format?.type) {
-    case undefined:
+  if (format?.type === undefined) return undefined;
+  switch (format.type) {
     case 'text':
       return undefined;
     case 'json_object':
