@@ -89,7 +89,10 @@ export async function createServer(deps: ServerDeps): Promise<FastifyInstance> {
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id);
     // Not onResponse: that hook is not told of answers that broke off. Those count as 499.
+    let isCounted = false;
     const count = (status: number) => {
+      if (isCounted) return;
+      isCounted = true;
       const route = routeOf(request.routeOptions.url);
       const ms = reply.elapsedTime;
       metrics.countRequest(route, status, ms / 1000);

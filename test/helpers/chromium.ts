@@ -102,7 +102,8 @@ export class Page {
       if (method === 'Network.requestWillBeSent') this.requests.push((params.request as { url: string }).url);
       if (method === 'Network.loadingFinished') this.receivedBytes += params.encodedDataLength as number;
       if (method === 'Runtime.exceptionThrown') this.complaints.push(JSON.stringify(params.exceptionDetails));
-      if (method === 'Log.entryAdded') this.complaints.push((params.entry as { text: string }).text);
+      const entry = params.entry as { level: string; text: string } | undefined;
+      if (method === 'Log.entryAdded' && entry?.level === 'error') this.complaints.push(entry.text);
     });
   }
 

@@ -7,12 +7,16 @@ import { loadedModel, type ServedModel, type ServerDeps } from '../deps.js';
 const REUSE_MS = 200;
 
 export function liveRoute(app: FastifyInstance, deps: ServerDeps): void {
-  let last: { readonly model: ServedModel; readonly at: number; readonly live: Promise<ModelLive> } | null = null;
+  let last: {
+    readonly generator: ServedModel['generator'];
+    readonly at: number;
+    readonly live: Promise<ModelLive>;
+  } | null = null;
   app.get('/moestro/live', async (_request, reply) => {
     const model = loadedModel(deps);
     const now = performance.now();
-    if (last === null || last.model !== model || now - last.at > REUSE_MS) {
-      last = { model, at: now, live: model.generator.live() };
+    if (last === null || last.generator !== model.generator || now - last.at > REUSE_MS) {
+      last = { generator: model.generator, at: now, live: model.generator.live() };
     }
     reply.header('cache-control', 'no-store');
     return liveBody(model, await last.live);
