@@ -86,13 +86,18 @@ describe('POST /v1/embeddings', () => {
   it('answers many texts although they are more than the server has room for, and says when it is full', async () => {
     const { post, engine } = await server({ capacity: 2 });
     expect((await post({ input: Array(9).fill('ab') })).json().data.length).toBe(9);
-    engine.embed = (_ids, _options, signal) =>
-      new Promise((_resolve, reject) => {
-        signal?.addEventListener('abort', () => reject(new MoestroError('CANCELLED', 'Cannot go on: cancelled')));
-      });
+    let held = 0;
+    const isFull = new Promise<void>((resolve) => {
+      engine.embed = (_ids, _options, signal) =>
+        new Promise((_resolve, reject) => {
+          signal?.addEventListener('abort', () => reject(new MoestroError('CANCELLED', 'Cannot go on: cancelled')));
+          if (++held === 2) resolve();
+        });
+    });
     const url = await listening(open[0]!);
-    const held = rawPost(`${url}/v1/embeddings`, { input: ['a', 'b', 'c'] });
-    await expect.poll(async () => (await post({ input: 'a' })).statusCode).toBe(429);
-    held.destroy();
+    const client = rawPost(`${url}/v1/embeddings`, { input: ['a', 'b', 'c'] });
+    await isFull;
+    expect((await post({ input: 'a' })).statusCode).toBe(429);
+    client.destroy();
   });
 });
