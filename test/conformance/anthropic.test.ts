@@ -1,6 +1,6 @@
 /** Anthropic's Messages API as Claude Code speaks it, against the real server (B3, B4). */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { eventsOf, FRANCE, LONG, type Served, servePocket } from './served.js';
+import { bodyOf, eventsOf, FRANCE, LONG, type Served, servePocket } from './served.js';
 
 let served: Served;
 beforeAll(async () => {
@@ -10,6 +10,13 @@ afterAll(() => served.close());
 
 const HEADERS = { 'x-api-key': 'any', 'anthropic-version': '2023-06-01', 'anthropic-beta': 'x' };
 const ASK = { model: 'claude', max_tokens: 64, temperature: 0, messages: FRANCE };
+interface Message {
+  type: string;
+  content: { text: string }[];
+  stop_reason: string;
+  stop_sequence: string | null;
+  usage: { input_tokens: number };
+}
 const send = (body: object, path = '/v1/messages') => served.post(path, body, { headers: HEADERS });
 
 describe('POST /v1/messages', () => {
@@ -60,9 +67,9 @@ describe('POST /v1/messages', () => {
   });
 
   it('tells which stop sequence ended the answer', async () => {
-    const body = await (await send({ ...ASK, stop_sequences: ['none', 'ris'] })).json();
+    const body = await bodyOf<Message>(send({ ...ASK, stop_sequences: ['none', 'ris'] }));
     expect([body.stop_reason, body.stop_sequence]).toEqual(['stop_sequence', 'ris']);
-    expect(body.content[0].text).not.toContain('ris');
+    expect(body.content[0]!.text).not.toContain('ris');
   });
 
   it('takes blocks of text, thoughts, calls and their results, and refuses images', async () => {
@@ -86,7 +93,7 @@ describe('POST /v1/messages', () => {
       },
     ];
     const ignored = { metadata: { user_id: 'u' }, service_tier: 'auto', thinking: { type: 'disabled' }, top_k: 5 };
-    const body = await (await send({ ...ASK, ...ignored, messages, tools: null })).json();
+    const body = await bodyOf<Message>(send({ ...ASK, ...ignored, messages, tools: null }));
     expect(body.type).toBe('message');
     const image = [{ role: 'user', content: [{ type: 'image', source: {} }] }];
     const refused = await send({ ...ASK, messages: image });
@@ -98,14 +105,15 @@ describe('POST /v1/messages', () => {
   });
 
   it('counts tokens, without what Claude Code says of itself, which would change every prompt', async () => {
-    const count = async (body: object) => (await (await send(body, '/v1/messages/count_tokens')).json()).input_tokens;
+    const count = async (body: object) =>
+      (await bodyOf<Message['usage']>(send(body, '/v1/messages/count_tokens'))).input_tokens;
     const { max_tokens: _, ...counted } = ASK;
     const system = [{ type: 'text', text: 'Be short.' }];
     const attribution = { type: 'text', text: 'x-anthropic-billing-header: cc_version=2.1; cch=ab12;' };
     const plain = await count({ ...counted, system });
     expect(await count({ ...counted, system: [attribution, ...system] })).toBe(plain);
     expect(await count(counted)).toBeLessThan(plain);
-    expect((await (await send({ ...ASK, system })).json()).usage.input_tokens).toBe(plain);
+    expect((await bodyOf<Message>(send({ ...ASK, system }))).usage.input_tokens).toBe(plain);
   });
 
   it('answers errors in the shape of either API', async () => {
@@ -123,7 +131,10 @@ describe('POST /v1/messages', () => {
     const broken = await servePocket({ faultRanges: [[0, 2 ** 40]], maxResidentExperts: 40 });
     try {
       const failed = await broken.post('/v1/messages', ASK);
-      expect([failed.status, (await failed.json()).error.type]).toEqual([500, 'api_error']);
+      expect([failed.status, (await bodyOf<{ error: { type: string } }>(failed)).error.type]).toEqual([
+        500,
+        'api_error',
+      ]);
       const events = await eventsOf(await broken.post('/v1/messages', { ...ASK, stream: true }));
       expect(events.at(-1)).toMatchObject({ name: 'error', data: { type: 'error', error: { type: 'api_error' } } });
       const responses = await eventsOf(await broken.post('/v1/responses', { input: 'x', stream: true }));

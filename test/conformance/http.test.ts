@@ -1,12 +1,22 @@
 /** What clients do that are no npm package, byte by byte: Open WebUI, Continue, Cline, Codex, browsers (B2, B3, B4). */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { eventsOf, FRANCE, LONG, type Served, servePocket } from './served.js';
+import { bodyOf, eventsOf, FRANCE, LONG, type Served, servePocket } from './served.js';
 
 let served: Served;
 beforeAll(async () => {
   served = await servePocket();
 });
 afterAll(() => served.close());
+
+interface Failure {
+  error: { type: string; code: string };
+}
+interface Answer {
+  output: { content: { type: string }[] }[];
+}
+interface Tokens {
+  tokens: number[];
+}
 
 const CHAT = { model: 'pocket', messages: FRANCE };
 
@@ -95,9 +105,9 @@ describe('requests (B2)', () => {
     const tooLarge = await served.post('/v1/chat/completions', { metadata: 'x'.repeat(34e6) }).catch(() => null);
     // A server that refuses a body may close the connection under it.
     if (tooLarge !== null)
-      expect([tooLarge.status, (await tooLarge.json()).error.code]).toEqual([413, 'body_too_large']);
+      expect([tooLarge.status, (await bodyOf<Failure>(tooLarge)).error.code]).toEqual([413, 'body_too_large']);
     const broken = await served.post('/v1/chat/completions', null, { body: '{"messages":' });
-    expect([broken.status, (await broken.json()).error.type]).toEqual([400, 'invalid_request_error']);
+    expect([broken.status, (await bodyOf<Failure>(broken)).error.type]).toEqual([400, 'invalid_request_error']);
   });
 });
 
@@ -107,7 +117,10 @@ describe('answers (B3)', () => {
     try {
       const response = await loading.post('/v1/chat/completions', CHAT);
       expect([response.status, response.headers.get('retry-after')]).toEqual([503, '2']);
-      expect((await response.json()).error).toMatchObject({ type: 'unavailable_error', code: 'model_loading' });
+      expect((await bodyOf<Failure>(response)).error).toMatchObject({
+        type: 'unavailable_error',
+        code: 'model_loading',
+      });
       expect((await loading.get('/health/live')).status).toBe(200);
       expect((await loading.get('/health/ready')).status).toBe(503);
     } finally {
@@ -133,7 +146,7 @@ describe('answers (B3)', () => {
   });
 
   it('responses: takes its own items back as input', async () => {
-    const first = await (await served.post('/v1/responses', { input: FRANCE, instructions: 'x' })).json();
+    const first = await bodyOf<Answer>(served.post('/v1/responses', { input: FRANCE, instructions: 'x' }));
     const input = [
       ...FRANCE,
       { type: 'reasoning', id: 'rs_1', summary: [{ type: 'summary_text', text: 'Hm.' }] },
@@ -143,25 +156,25 @@ describe('answers (B3)', () => {
       { role: 'user', content: [{ type: 'input_text', text: 'And of Peru?' }] },
     ];
     const second = await served.post('/v1/responses', { input, store: true, truncation: 'auto', include: [] });
-    expect([second.status, (await second.json()).output[0].content[0].type]).toEqual([200, 'output_text']);
+    expect([second.status, (await bodyOf<Answer>(second)).output[0]?.content[0]?.type]).toEqual([200, 'output_text']);
     const image = [{ role: 'user', content: [{ type: 'input_image', image_url: 'data:,' }] }];
     const refused = await served.post('/v1/responses', { input: image });
-    expect([refused.status, (await refused.json()).error.code]).toEqual([400, 'unsupported_content']);
+    expect([refused.status, (await bodyOf<Failure>(refused)).error.code]).toEqual([400, 'unsupported_content']);
   });
 
   it('tokenize and detokenize are each the other back', async () => {
     const content = 'Grüße <|im_start|> ☕';
-    const { tokens } = await (await served.post('/tokenize', { content })).json();
+    const { tokens } = await bodyOf<Tokens>(served.post('/tokenize', { content }));
     expect(await (await served.post('/detokenize', { tokens })).json()).toEqual({ content });
-    const plain = await (await served.post('/tokenize', { content, parse_special: false })).json();
+    const plain = await bodyOf<Tokens>(served.post('/tokenize', { content, parse_special: false }));
     expect(plain.tokens.length).toBeGreaterThan(tokens.length);
   });
 });
 
 describe('clients (B4)', () => {
   it('Open WebUI: models under its base, usage forced on a stream, lines below 4 MB', async () => {
-    const list = await (await served.get('/v1/models')).json();
-    expect(list.data.map(({ id }: { id: string }) => id)).toEqual(['pocket']);
+    const list = await bodyOf<{ data: { id: string }[] }>(served.get('/v1/models'));
+    expect(list.data.map(({ id }) => id)).toEqual(['pocket']);
     const body = { ...CHAT, stream: true, stream_options: { include_usage: true } };
     const response = await served.post('/v1/chat/completions', body, { headers: { authorization: 'Bearer ' } });
     expect([response.status, response.headers.get('content-type')]).toEqual([

@@ -177,7 +177,7 @@ describe('chat requests (B2)', () => {
 
 describe('answers (B3)', () => {
   it('a whole answer has the shape, a request id and its time', async () => {
-    const { data, response } = await client.chat.completions.create(CHAT).withResponse();
+    const { data, response, request_id } = await client.chat.completions.create(CHAT).withResponse();
     expect(data).toMatchObject({
       id: expect.stringMatching(/^chatcmpl-/),
       object: 'chat.completion',
@@ -188,7 +188,7 @@ describe('answers (B3)', () => {
         completion_tokens_details: { reasoning_tokens: 0 },
       },
     });
-    expect(data._request_id).toMatch(/^req_/);
+    expect(request_id).toMatch(/^req_/);
     expect(response.headers.get('openai-processing-ms')).toMatch(/^\d+$/);
   });
 
@@ -288,7 +288,7 @@ describe('answers (B3)', () => {
       );
       const refused = (await Promise.all(many)).find((answer) => answer instanceof RateLimitError);
       expect(refused).toMatchObject({ code: 'queue_full' });
-      expect(refused.headers.get('retry-after')).toBe('2');
+      expect(refused!.headers.get('retry-after')).toBe('2');
     } finally {
       await locked.close();
     }

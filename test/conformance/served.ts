@@ -70,6 +70,11 @@ export async function servePocket(
   };
 }
 
+/** A JSON body as the caller expects it; what the test asserts about it is the check. */
+export async function bodyOf<Body>(response: Response | Promise<Response>): Promise<Body> {
+  return (await (await response).json()) as Body;
+}
+
 /** Events of a stream with their names, comments as they are. */
 export async function eventsOf(response: Response): Promise<{ name: string | null; data: unknown }[]> {
   const parts = (await response.text()).split('\n\n').filter((part) => part !== '');

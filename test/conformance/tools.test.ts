@@ -2,10 +2,10 @@
 import { createOpenAI } from '@ai-sdk/openai';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
 import { ChatOpenAI } from '@langchain/openai';
-import { generateObject, generateText, jsonSchema, type LanguageModel, streamText, tool } from 'ai';
+import { generateObject, generateText, jsonSchema, type LanguageModel, streamText, type ToolSet } from 'ai';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { eventsOf, FRANCE, type Served, servePocket } from './served.js';
+import { bodyOf, eventsOf, FRANCE, type Served, servePocket } from './served.js';
 
 let served: Served;
 let client: OpenAI;
@@ -108,7 +108,7 @@ describe('openai, responses (B3)', () => {
 });
 
 describe.each(['compatible', 'chat', 'responses'] as const)('AI SDK, provider %s', (provider) => {
-  const tools = { look: tool({ description: 'Looks.', inputSchema: jsonSchema(SCHEMA) }) };
+  const tools: ToolSet = { look: { description: 'Looks.', inputSchema: jsonSchema(SCHEMA) } };
   const ask = { prompt: QUESTION, temperature: 0, maxRetries: 0, tools };
 
   it('delivers a call, whole and streamed', async () => {
@@ -178,7 +178,7 @@ describe('Messages (B4, Claude Code)', () => {
 
   it('counts what tools add to the prompt', async () => {
     const count = async (body: object) =>
-      (await (await served.post('/v1/messages/count_tokens', body)).json()).input_tokens;
+      (await bodyOf<{ input_tokens: number }>(served.post('/v1/messages/count_tokens', body))).input_tokens;
     expect(await count(asked)).toBeGreaterThan(await count({ ...asked, tools: [] }));
   });
 });
