@@ -3,7 +3,7 @@ import { createOpenAI } from '@ai-sdk/openai';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
 import { APICallError, embedMany, generateText, type LanguageModel, streamText } from 'ai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { FRANCE, LONG, type Served, servePocket } from './served.js';
+import { FRANCE, LONG, POLLED, PREFILLED, type Served, servePocket } from './served.js';
 
 let served: Served;
 let models: Record<'compatible' | 'chat' | 'responses', LanguageModel>;
@@ -66,14 +66,19 @@ describe.each(['compatible', 'chat', 'responses'] as const)('AI SDK, provider %s
 
   it('ends the work when its signal is aborted', async () => {
     const cancelled = await served.metric('moestro_sequences_cancelled_total');
+    const before = await served.metric(PREFILLED);
     const controller = new AbortController();
     const result = streamText({ model: models[provider], ...ASK, prompt: LONG, abortSignal: controller.signal });
+    const types: string[] = [];
     const read = (async () => {
-      for await (const part of result.fullStream) if (part.type === 'start') controller.abort();
+      for await (const { type } of result.fullStream) types.push(type);
     })();
-    await read.catch(() => undefined);
-    await expect.poll(() => served.metric('moestro_sequences_open'), { interval: 5 }).toBe(0);
-    expect(await served.metric('moestro_sequences_cancelled_total')).toBeGreaterThanOrEqual(cancelled);
+    await expect.poll(() => served.metric(PREFILLED), POLLED).toBeGreaterThan(before);
+    controller.abort();
+    await read;
+    expect(types.at(-1)).toBe('abort');
+    await expect.poll(() => served.metric('moestro_sequences_open'), POLLED).toBe(0);
+    expect(await served.metric('moestro_sequences_cancelled_total')).toBe(cancelled + 1);
   });
 });
 

@@ -1,7 +1,7 @@
 /** openai 6.49.0 against the real server; names say the rows of the contract: B1 streams, B2 requests, B3 answers. */
 import OpenAI, { APIError, AuthenticationError, BadRequestError, NotFoundError, RateLimitError } from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { FRANCE, LONG, type Served, servePocket } from './served.js';
+import { FRANCE, LONG, POLLED, PREFILLED, type Served, servePocket } from './served.js';
 
 let served: Served;
 let client: OpenAI;
@@ -338,7 +338,6 @@ describe('responses (B3)', () => {
 
 describe('abort (B3)', () => {
   const long = { model: 'pocket', messages: [{ role: 'user' as const, content: LONG }] };
-  const PREFILLED = 'moestro_tokens_total{phase="prefill"}';
 
   it('stops prefill and frees the slot, streaming or not, and is counted', async () => {
     const { count } = (await (await served.post('/tokenize', long)).json()) as { count: number };
@@ -348,14 +347,14 @@ describe('abort (B3)', () => {
       const controller = new AbortController();
       const answer = client.chat.completions.create({ ...long, stream }, { signal: controller.signal });
       answer.catch(() => undefined);
-      await expect.poll(() => served.metric(PREFILLED), { interval: 1 }).toBeGreaterThan(before);
+      await expect.poll(() => served.metric(PREFILLED), POLLED).toBeGreaterThan(before);
       controller.abort();
-      await expect.poll(() => served.metric('moestro_sequences_open'), { interval: 5 }).toBe(0);
+      await expect.poll(() => served.metric('moestro_sequences_open'), POLLED).toBe(0);
       expect(await served.metric('moestro_kv_blocks_used')).toBe(0);
       expect(await served.metric('moestro_sequences_cancelled_total')).toBe(cancelled + 1);
       expect((await served.metric(PREFILLED)) - before).toBeLessThan(count);
     }
     const name = 'moestro_http_requests_cancelled_total{route="/chat/completions"}';
-    await expect.poll(() => served.metric(name)).toBeGreaterThanOrEqual(2);
+    await expect.poll(() => served.metric(name), POLLED).toBeGreaterThanOrEqual(2);
   });
 });

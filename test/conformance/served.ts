@@ -13,6 +13,9 @@ export const FRANCE = [{ role: 'user' as const, content: 'What is the capital of
 /** A prompt of well over a thousand tokens, which takes many chunks. */
 export const LONG = `${'What is the capital of France? '.repeat(180)}`;
 export const CHUNK_TOKENS = 16;
+export const PREFILLED = 'moestro_tokens_total{phase="prefill"}';
+/** For expect.poll: the default of a second is too short for a busy machine. */
+export const POLLED = { interval: 2, timeout: 30_000 };
 
 export interface Served {
   /** With /v1. */
