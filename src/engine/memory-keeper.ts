@@ -60,6 +60,8 @@ export class MemoryKeeper {
   #rssAt = Number.NEGATIVE_INFINITY;
   #pressureAt: number | null = null;
   #workMs = 0;
+  /** KV blocks that held memory at the last tick. */
+  #touchedAt = -1;
   #isAway = false;
   #countsRuntime = true;
   #resizes = 0;
@@ -121,8 +123,10 @@ export class MemoryKeeper {
 
   /** Within a step: when its sequences have taken their blocks, which may need the memory of slots, and between layers. */
   tick(): void {
-    this.#look();
-    this.#divide(false);
+    // A model has dozens of layers, and between most of them nothing that the division goes by has changed.
+    const { touched } = this.#parts.blocks;
+    if (this.#look() || touched !== this.#touchedAt) this.#divide(false);
+    this.#touchedAt = touched;
     if (this.#workMs < STEP_WORK_MS) this.work();
   }
 
@@ -131,11 +135,14 @@ export class MemoryKeeper {
     this.#countsRuntime = false;
   }
 
-  #look(): void {
+  /** True when it is time again to read what the process takes or how pressed the machine is. */
+  #look(): boolean {
     const now = this.#parts.now();
+    let hasRead = false;
     if (this.#countsRuntime && now - this.#rssAt >= RSS_EVERY_MS) {
       this.#rssAt = now;
       this.#readRuntime();
+      hasRead = true;
     }
     if (this.#pressureAt === null || now - this.#pressureAt >= PRESSURE_EVERY_MS) {
       const seconds = this.#pressureAt === null ? PRESSURE_EVERY_MS / 1000 : (now - this.#pressureAt) / 1000;
@@ -146,7 +153,9 @@ export class MemoryKeeper {
         this.#allowed = allowedBytes;
         this.#forgetKv();
       }
+      hasRead = true;
     }
+    return hasRead;
   }
 
   /** Moves and gives back a little; false when nothing is left to do. */
