@@ -2,7 +2,7 @@
 import type { UseView } from './choose-victim.js';
 
 /**
- * @param valueOf by expert key and the layers that run before its own does, 0 for the layer that is next.
+ * @param worth by expert key and the layers that run before its own does, 0 for the layer that is next.
  * Candidates, count and the order of equal ones as `ChooseVictim` says.
  */
 export function leastValued(
@@ -10,7 +10,7 @@ export function leastValued(
   count: number,
   uses: UseView,
   layer: number,
-  valueOf: (uses: UseView, key: number, wait: number) => number,
+  worth: (uses: UseView, key: number, wait: number) => number,
 ): number {
   const { layers, experts } = uses;
   let victim = -1;
@@ -18,7 +18,7 @@ export function leastValued(
   for (let i = 0; i < count; ++i) {
     const key = candidates[i]!;
     const wait = (Math.floor(key / experts) - layer - 1 + layers) % layers;
-    const value = valueOf(uses, key, wait);
+    const value = worth(uses, key, wait);
     if (value > least) continue;
     const later = value === least ? uses.lastUse[key]! - uses.lastUse[victim]! : -1;
     if (later < 0 || (later === 0 && key < victim)) {
