@@ -45,6 +45,7 @@ Napi::FunctionReference* Engine::define(Napi::Env env) {
                                                InstanceMethod<&Engine::io_stats>("ioStats"),
                                                InstanceMethod<&Engine::memory>("memory"),
                                                InstanceMethod<&Engine::move_slots>("moveSlots"),
+                                               InstanceMethod<&Engine::populate_slots>("populateSlots"),
                                                InstanceMethod<&Engine::discard_slots>("discardSlots"),
                                                InstanceMethod<&Engine::discard_kv>("discardKv"),
                                                InstanceMethod<&Engine::close>("close"),
@@ -435,13 +436,25 @@ void Engine::move_slots(const Napi::CallbackInfo& info) {
   }
 }
 
-void Engine::discard_slots(const Napi::CallbackInfo& info) {
+std::array<int, 4> Engine::slots_argument(const Napi::CallbackInfo& info) const {
   const Napi::Env env = info.Env();
-  check_open(env);
   const int bit_first = to_int(env, info[0], "bitFirst", 0, arena_->bit_slots());
   const int bit_end = to_int(env, info[1], "bitEnd", bit_first, arena_->bit_slots());
   const int scale_first = to_int(env, info[2], "scaleFirst", 0, arena_->scale_slots());
   const int scale_end = to_int(env, info[3], "scaleEnd", scale_first, arena_->scale_slots());
+  return {bit_first, bit_end, scale_first, scale_end};
+}
+
+void Engine::populate_slots(const Napi::CallbackInfo& info) {
+  check_open(info.Env());
+  const auto [bit_first, bit_end, scale_first, scale_end] = slots_argument(info);
+  if (Status status = arena_->populate_bits(bit_first, bit_end); !status.ok()) throw_status(info.Env(), status);
+  if (Status status = arena_->populate_scales(scale_first, scale_end); !status.ok()) throw_status(info.Env(), status);
+}
+
+void Engine::discard_slots(const Napi::CallbackInfo& info) {
+  check_open(info.Env());
+  const auto [bit_first, bit_end, scale_first, scale_end] = slots_argument(info);
   arena_->discard_bits(bit_first, bit_end);
   arena_->discard_scales(scale_first, scale_end);
 }

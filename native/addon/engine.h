@@ -2,6 +2,7 @@
 #pragma once
 #include <napi.h>
 
+#include <array>
 #include <memory>
 #include <vector>
 
@@ -40,6 +41,7 @@ class Engine : public Napi::ObjectWrap<Engine>, private ReadGate {
   Napi::Value io_stats(const Napi::CallbackInfo& info);
   Napi::Value memory(const Napi::CallbackInfo& info);
   void move_slots(const Napi::CallbackInfo& info);
+  void populate_slots(const Napi::CallbackInfo& info);
   void discard_slots(const Napi::CallbackInfo& info);
   void discard_kv(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
@@ -51,6 +53,7 @@ class Engine : public Napi::ObjectWrap<Engine>, private ReadGate {
   void check_open(Napi::Env env) const;
   void check_batch(Napi::Env env) const;
   int layer_argument(const Napi::CallbackInfo& info) const;
+  std::array<int, 4> slots_argument(const Napi::CallbackInfo& info) const;
   std::span<const int32_t> rows_argument(const Napi::CallbackInfo& info) const;
   Napi::Value move_completions(const Napi::CallbackInfo& info);
 

@@ -21,17 +21,25 @@ Status out_of_memory(size_t bytes, const std::string& purpose, int error) {
                 "Cannot allocate " + std::to_string(bytes) + " bytes for \"" + purpose + "\": " + std::strerror(error));
 }
 
-// Gives every page a physical one now. Linux 5.14 does so in one call that can refuse; before that, touching does.
+void touch(uint8_t* data, size_t bytes) {
+  for (size_t at = 0; at < bytes; at += kPage) {
+    volatile uint8_t* const byte = data + at;
+    *byte = *byte;
+  }
+}
+
+// Gives every page a physical one now; what is written there stays. Linux 5.14 does so in one call that can refuse;
+// before that, writing back what is there does.
 int populate(uint8_t* data, size_t bytes) {
 #ifdef MADV_POPULATE_WRITE
   while (madvise(data, bytes, MADV_POPULATE_WRITE) != 0) {
     if (errno == EINTR || errno == EAGAIN) continue;
     if (errno != EINVAL && errno != ENOSYS) return errno;
-    for (size_t at = 0; at < bytes; at += kPage) reinterpret_cast<volatile uint8_t*>(data)[at] = 0;
+    touch(data, bytes);
     return 0;
   }
 #else
-  for (size_t at = 0; at < bytes; at += kPage) reinterpret_cast<volatile uint8_t*>(data)[at] = 0;
+  touch(data, bytes);
 #endif
   return 0;
 }
@@ -65,7 +73,7 @@ Result<AlignedBuffer> AlignedBuffer::allocate(size_t bytes, std::shared_ptr<Ledg
   if (size >= kHugePage) (void)madvise(data, size, small_pages ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
   if (prefault) {
     // On failure the destructor of `buffer` unmaps; the ledger has not heard of it yet.
-    if (const int error = populate(data, size); error != 0) return out_of_memory(bytes, purpose, error);
+    if (const int error = moestro::populate(data, size); error != 0) return out_of_memory(bytes, purpose, error);
   }
   buffer.ledger_ = std::move(ledger);
   buffer.purpose_ = purpose;
@@ -96,6 +104,16 @@ AlignedBuffer::~AlignedBuffer() {
   if (mapping_ == nullptr) return;
   munmap(mapping_, mapping_size_);
   if (ledger_) ledger_->add(purpose_, -static_cast<int64_t>(size_));
+}
+
+Status AlignedBuffer::populate(size_t offset, size_t bytes) {
+  if (offset >= size_ || bytes == 0) return Status();
+  const size_t first = offset / kPage * kPage;
+  const size_t end = round_up(offset + std::min(bytes, size_ - offset), kPage);
+  if (const int error = moestro::populate(data_ + first, end - first); error != 0) {
+    return out_of_memory(end - first, purpose_, error);
+  }
+  return Status();
 }
 
 void AlignedBuffer::discard(size_t offset, size_t bytes) {

@@ -38,6 +38,11 @@ void check_buffers(CheckLog* log, Random* random) {
                     std::all_of(buffer.data() + from + count, buffer.data() + buffer.size(), is_seven),
                 what + "discards other bytes than " + std::to_string(count) + " from " + std::to_string(from));
 
+    const size_t again = random->between(0, buffer.size() - 1);
+    const std::vector<uint8_t> before(buffer.data(), buffer.data() + buffer.size());
+    log->expect(buffer.populate(again, random->between(0, bytes)).ok(), what + "cannot be populated");
+    log->expect(std::equal(before.begin(), before.end(), buffer.data()), what + "is changed by populating");
+
     AlignedBuffer moved;
     moved = std::move(buffer);
     log->expect(moved.data() != nullptr && moved.size() >= bytes, what + "is lost when moved");
@@ -80,6 +85,8 @@ void check_arena(CheckLog* log, Random* random) {
     for (int i = 0; i < bit_slots; ++i) given = given && holds(arena.bit_slot(i), bit_bytes, i < first ? i + 1 : 0);
     for (int i = 0; i < scale_slots; ++i)
       given = given && holds(arena.scale_slot(i), scale_bytes, i < scale_slots / 2 ? i + 101 : 0);
+    log->expect(made.value()->populate_bits(first, end).ok() && made.value()->populate_scales(0, scale_slots).ok(),
+                "SlotArena does not give slots memory again");
     log->expect(given, "SlotArena gives other slots back than it is told");
     log->expect(aligned, "SlotArena slots are not aligned for direct reads");
     log->expect(ledger->total() == static_cast<int64_t>(bit_slots * bit_bytes + scale_slots * scale_bytes),

@@ -43,6 +43,8 @@ class AlignedBuffer {
   T* as(size_t byte_offset = 0) const {
     return reinterpret_cast<T*>(data_ + byte_offset);
   }
+  // Gives [offset, offset + bytes) physical pages before anybody writes there. Errors: OUT_OF_MEMORY.
+  Status populate(size_t offset, size_t bytes);
   // Gives the physical pages of [offset, offset + bytes) back to the system; their content becomes zero.
   void discard(size_t offset, size_t bytes);
 
@@ -70,6 +72,15 @@ class SlotArena {
   int scale_slots() const { return scale_slots_; }
   size_t bit_slot_bytes() const { return bit_slot_bytes_; }
   size_t scale_slot_bytes() const { return scale_slot_bytes_; }
+  // Gives free slots [first, end) their memory now. Errors: OUT_OF_MEMORY.
+  Status populate_bits(int first, int end) {
+    return bits_.populate(static_cast<size_t>(first) * bit_slot_bytes_,
+                          static_cast<size_t>(end - first) * bit_slot_bytes_);
+  }
+  Status populate_scales(int first, int end) {
+    return scales_.populate(static_cast<size_t>(first) * scale_slot_bytes_,
+                            static_cast<size_t>(end - first) * scale_slot_bytes_);
+  }
   // Gives the memory of slots [first, end) back; nobody may read or write them meanwhile.
   void discard_bits(int first, int end) {
     bits_.discard(static_cast<size_t>(first) * bit_slot_bytes_, static_cast<size_t>(end - first) * bit_slot_bytes_);

@@ -1,7 +1,7 @@
 /**
  * Keeps the one number while the engine runs: the owner of what the budget is and of how it is divided. Between layers,
  * when no expert is in use, it counts slots anew and drops the planes that are worth least; then it moves what is left
- * down and gives memory back, a few milliseconds at a time, so that no token waits for it.
+ * down and gives memory back, a few milliseconds at a time, so that no token waits for it. Growing is paced likewise.
  */
 import { formatBytes, formatBytesUp } from '../bytes.js';
 import { MoestroError } from '../errors.js';
@@ -45,6 +45,21 @@ const PRESSURE_EVERY_MS = 500;
 const STEP_WORK_MS = 30;
 /** Bytes moved or given back between two looks at the clock: two milliseconds or so. */
 const SLICE_BYTES = 16 << 20;
+/** The same for memory that is asked of the system, which clears it first, and on a virtual machine may have to find it. */
+const GROWN_SLICE_BYTES = 4 << 20;
+
+interface SlotCount {
+  readonly bits: number;
+  readonly scales: number;
+}
+
+/**
+ * Slots that may be used at once on the way from `now` to `wanted`: all where there are to be fewer, else those that have
+ * memory. An arena that was never full takes its memory as it is written, as at start.
+ */
+function atOnce(wanted: number, now: number, touched: number): number {
+  return wanted <= now || touched < now ? wanted : Math.min(wanted, touched);
+}
 
 const guardOf = (budget: number): number => Math.floor(budget * GUARD_SHARE);
 
@@ -62,7 +77,10 @@ export class MemoryKeeper {
   #workMs = 0;
   /** KV blocks that held memory at the last tick. */
   #touchedAt = -1;
-  #isAway = false;
+  /** Slots in use lie beyond the limits, or the limits are still below what they are to be. */
+  #isMoving = false;
+  /** Slots that there are to be. */
+  #wanted: SlotCount;
   #countsRuntime = true;
   #resizes = 0;
   #shedPlanes = 0;
@@ -77,6 +95,7 @@ export class MemoryKeeper {
     this.#runtime = parts.runtimeBytes;
     this.#moves = new Int32Array(3 * Math.max(1, Math.floor(SLICE_BYTES / parts.shape.bitBytes)));
     this.#share = this.#shareNow();
+    this.#wanted = { bits: parts.residency.bitSlots, scales: parts.residency.scaleSlots };
     this.#apply(true);
   }
 
@@ -158,13 +177,14 @@ export class MemoryKeeper {
     return hasRead;
   }
 
-  /** Moves and gives back a little; false when nothing is left to do. */
+  /** Moves, gives back or takes a little; false when nothing is left to do. */
   work(): boolean {
-    if (!this.#isAway) return false;
+    if (!this.#isMoving) return false;
     const from = this.#parts.now();
-    this.#isAway = this.#giveBack();
+    const isLarge = this.#giveBack();
+    this.#isMoving = isLarge || this.#grow();
     this.#workMs += this.#parts.now() - from;
-    return this.#isAway;
+    return this.#isMoving;
   }
 
   state(): MemoryState {
@@ -179,7 +199,7 @@ export class MemoryKeeper {
       reason: this.#reason,
       floorBytes: this.#share.floorBytes,
       rssBytes: readRss().rssBytes,
-      isSettled: !this.#isAway,
+      isSettled: !this.#isMoving,
       parts: {
         dense,
         kv,
@@ -231,11 +251,11 @@ export class MemoryKeeper {
   }
 
   #divide(mayShedKv: boolean): void {
-    const { residency, blocks } = this.#parts;
+    const { blocks } = this.#parts;
     this.#share = this.#shareNow();
     const { bitSlots, scaleSlots, kvBlocks } = this.#share;
     const isKvRight = kvBlocks === blocks.limit && (!mayShedKv || blocks.used <= kvBlocks);
-    if (isKvRight && bitSlots === residency.bitSlots && scaleSlots === residency.scaleSlots) return;
+    if (isKvRight && bitSlots === this.#wanted.bits && scaleSlots === this.#wanted.scales) return;
     this.#apply(mayShedKv);
   }
 
@@ -249,13 +269,44 @@ export class MemoryKeeper {
     }
     const { bitSlots, scaleSlots } = this.#share;
     this.#shed(residency.usedBits - bitSlots, residency.usedScales - scaleSlots);
-    const bits = Math.max(bitSlots, residency.usedBits);
-    const scales = Math.max(scaleSlots, residency.usedScales);
+    this.#wanted = {
+      bits: Math.max(bitSlots, residency.usedBits),
+      scales: Math.max(scaleSlots, residency.usedScales),
+    };
+    const bits = atOnce(this.#wanted.bits, residency.bitSlots, residency.touchedBits);
+    const scales = atOnce(this.#wanted.scales, residency.scaleSlots, residency.touchedScales);
+    this.#isMoving ||= residency.touchedBits > bits || residency.touchedScales > scales || !this.#isGrown(bits, scales);
     if (bits === residency.bitSlots && scales === residency.scaleSlots) return;
     residency.resize(bits, scales);
     ++this.#resizes;
-    this.#isAway ||= residency.touchedBits > bits || residency.touchedScales > scales;
     onResize();
+  }
+
+  #isGrown(bits: number, scales: number): boolean {
+    return bits >= this.#wanted.bits && scales >= this.#wanted.scales;
+  }
+
+  /** One slice: slots beyond those that have memory get theirs, then may be used. False when there is nothing to take. */
+  #grow(): boolean {
+    const { native, residency, shape, onResize } = this.#parts;
+    const from = { bits: residency.bitSlots, scales: residency.scaleSlots };
+    if (this.#isGrown(from.bits, from.scales)) return false;
+    const most = Math.max(1, Math.floor(GROWN_SLICE_BYTES / shape.bitBytes));
+    // Scales keep step with bits, so that neither waits for the other.
+    const share = Math.ceil((most * this.#wanted.scales) / this.#wanted.bits);
+    const bits = Math.min(this.#wanted.bits, from.bits + most);
+    const scales = Math.min(this.#wanted.scales, from.scales + share);
+    try {
+      native.populateSlots(from.bits, bits, from.scales, scales);
+    } catch (error) {
+      if (!(error instanceof MoestroError && error.code === 'OUT_OF_MEMORY')) throw error;
+      // The machine has less than it said: what there is will do until the watch hears of it.
+      return false;
+    }
+    residency.populated(bits, scales);
+    residency.resize(bits, scales);
+    onResize();
+    return !this.#isGrown(bits, scales);
   }
 
   #shed(bits: number, scales: number): void {

@@ -272,6 +272,12 @@ export class Residency implements ResidencyView {
     return [this.#bits.vacantFrom, this.#bits.touched, this.#scales.vacantFrom, this.#scales.touched];
   }
 
+  /** The slots below these ends have got their memory, whether in use or not. */
+  populated(bitEnd: number, scaleEnd: number): void {
+    this.#bits.populated(bitEnd);
+    this.#scales.populated(scaleEnd);
+  }
+
   /** The memory from these slots on was given back. */
   gaveBack(bitSlot: number, scaleSlot: number): void {
     this.#bits.untouched(bitSlot);

@@ -84,6 +84,11 @@ export class SlotPool {
     return Math.min(first, this.#touched);
   }
 
+  /** Slots below `end` have got their memory before they are taken. */
+  populated(end: number): void {
+    this.#touched = Math.max(this.#touched, end);
+  }
+
   /** The memory of slots from `first` on was given back: none of them is taken. */
   untouched(first: number): void {
     assert(this.#isTaken.indexOf(1, first) < 0, `slots from ${first} on are given back and one is taken`);

@@ -212,6 +212,8 @@ export interface NativeEngine {
 
   /** Copies slots of the arena in order: `moves` Int32Array [count, 3] of kind (0 bits, 1 scales), from, to. */
   moveSlots(count: number, moves: Int32Array): void;
+  /** Gives slots [first, end) their memory before they are used, so that no read waits for it. Errors: OUT_OF_MEMORY. */
+  populateSlots(bitFirst: number, bitEnd: number, scaleFirst: number, scaleEnd: number): void;
   /** Gives the memory of slots [first, end) back to the system; nobody may use them meanwhile. */
   discardSlots(bitFirst: number, bitEnd: number, scaleFirst: number, scaleEnd: number): void;
   /** The same for KV blocks [first, end) of every layer. */

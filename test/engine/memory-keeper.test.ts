@@ -57,8 +57,11 @@ describe('MemoryKeeper', () => {
         expect(engine.memory(null).isSettled).toBe(true);
         expect(native.slotBytes).toBeLessThanOrEqual(engine.memory(null).parts.experts);
         shrunken = engine.residency.bitSlots;
+        expect(native.populatedBytes).toBe(0);
         engine.memory(large);
+        // Memory first, then reads into it.
         expect(engine.residency.bitSlots).toBeGreaterThan(2 * shrunken);
+        expect(native.populatedBytes).toBeGreaterThan(shrunken * TOY_GEOMETRY.bitBytes);
       }
     });
     expect(run.tokens).toEqual(reference.tokens);

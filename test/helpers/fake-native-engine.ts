@@ -376,6 +376,9 @@ export class FakeNativeEngine implements NativeEngine {
     return this.takeCompletions(out);
   }
 
+  /** Bytes of slots that were given memory before anything was read into them, since start. */
+  populatedBytes = 0;
+
   /** Bytes of slots that were written and not given back. */
   get slotBytes(): number {
     const { bitSlotBytes, scaleSlotBytes } = this.#o.arena;
@@ -392,6 +395,19 @@ export class FakeNativeEngine implements NativeEngine {
       this.#check(pending[from] === -1 && pending[to] === -1, `slot ${from} or ${to} is moved while it is read`);
       slots[to] = slots[from]!;
       written.add(to);
+    }
+  }
+
+  populateSlots(bitFirst: number, bitEnd: number, scaleFirst: number, scaleEnd: number): void {
+    const { bitSlotBytes, scaleSlotBytes } = this.#o.arena;
+    this.populatedBytes += (bitEnd - bitFirst) * bitSlotBytes + (scaleEnd - scaleFirst) * scaleSlotBytes;
+    for (let slot = bitFirst; slot < bitEnd; ++slot) {
+      this.#check(this.#bitSlots[slot] === -1, `bit slot ${slot} is given memory and is in use`);
+      this.#writtenBits.add(slot);
+    }
+    for (let slot = scaleFirst; slot < scaleEnd; ++slot) {
+      this.#check(this.#scaleSlots[slot] === -1, `scale slot ${slot} is given memory and is in use`);
+      this.#writtenScales.add(slot);
     }
   }
 
