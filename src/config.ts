@@ -18,6 +18,8 @@ export interface ServerConfig {
   readonly host: string;
   /** 0 takes any free port. */
   readonly port: number;
+  /** Models beside the first: `.moe` directories. */
+  readonly moreModels: readonly string[];
   /** Keys of which a request must carry one; empty for no check. */
   readonly apiKeys: readonly string[];
   /** Origins a browser page may call from; '*' for any. Pages served from this machine always may. */
@@ -86,6 +88,7 @@ export function serverConfig(
   return Object.freeze({
     host: get('host') as string,
     port: get('port') as number,
+    moreModels: Object.freeze(get('moreModels') as string[]),
     apiKeys: Object.freeze([...(get('apiKeys') as string[]), ...moreKeys]),
     corsOrigins: Object.freeze(get('corsOrigins') as string[]),
     allowedHosts: Object.freeze(get('allowedHosts') as string[]),

@@ -17,6 +17,7 @@ import {
   onOff,
   origins,
   path,
+  paths,
   unless,
   whole,
 } from './settings/checks.js';
@@ -220,6 +221,15 @@ export const SERVER_SETTINGS: readonly Setting[] = [
     help: 'port to listen on; 0 takes a free one',
     fallback: '8080',
     parse: whole(0, 65_535),
+  },
+  {
+    key: 'moreModels',
+    flag: '--more-models <directories>',
+    env: 'MOESTRO_MORE_MODELS',
+    help: 'more .moe directories, comma separated, each loaded when a request names it; one model is in memory at a time',
+    fallback: '',
+    parse: paths,
+    isPath: true,
   },
   {
     key: 'apiKeys',

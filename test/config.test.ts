@@ -157,6 +157,7 @@ describe('serverConfig()', () => {
     expect(serverConfig({}, {})).toEqual({
       host: '127.0.0.1',
       port: 8080,
+      moreModels: [],
       apiKeys: [],
       corsOrigins: [],
       allowedHosts: [],

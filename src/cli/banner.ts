@@ -8,9 +8,11 @@ export interface BannerFacts {
   /** "http://127.0.0.1:8080" */
   readonly address: string;
   readonly needsKey: boolean;
+  /** Models that are loaded when a request names them. */
+  readonly others?: readonly string[];
 }
 
-export function banner({ info, version, address, needsKey }: BannerFacts): string {
+export function banner({ info, version, address, needsKey, others = [] }: BannerFacts): string {
   const { memory } = info;
   const io = `${info.ioBackend}${info.ioDirect ? ', past the page cache' : ''}`;
   const key = needsKey ? ` -H 'authorization: Bearer YOUR_KEY'` : '';
@@ -19,6 +21,9 @@ export function banner({ info, version, address, needsKey }: BannerFacts): strin
     `Moestro ${version} serves ${info.modelName} at ${address}`,
     '',
     `  model      ${info.modelName} (${info.family}), experts at ${info.level} bits, mode ${info.mode}`,
+    ...(others.length === 0
+      ? []
+      : [`  on demand  ${others.join(', ')}: loaded when a request names it, one model at a time`]),
     `  computing  ${info.threads} ${info.threads === 1 ? 'thread' : 'threads'}, ${info.isa} kernels`,
     `  reading    ${io}`,
     '',

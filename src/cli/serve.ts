@@ -1,14 +1,16 @@
-/** `moestro serve [MODEL]`: the HTTP server over one model. */
+/** `moestro serve [MODEL]`: the HTTP server over one model, or over several that take turns. */
 import { closeSync, openSync } from 'node:fs';
 import closeWithGrace from 'close-with-grace';
 import { Argument, Command } from 'commander';
 import type { FastifyInstance } from 'fastify';
 import type { ServerConfig } from '../config.js';
 import { MoestroError } from '../errors.js';
-import type { ServedModel, ServerDeps } from '../http/deps.js';
+import type { ServerDeps } from '../http/deps.js';
+import { ModelShelf, type ServedModel } from '../http/model-shelf.js';
 import { createServer } from '../http/server.js';
 import { ServerMetrics } from '../metrics/server-metrics.js';
-import { type OpenModel, openModel } from '../open-model.js';
+import { openMoe } from '../model/read-moe.js';
+import { openModel } from '../open-model.js';
 import { VERSION } from '../version.js';
 import { banner } from './banner.js';
 import { keepTold, readBudget } from './live-budget.js';
@@ -35,15 +37,14 @@ export function serveCommand(): Command {
 async function serve(model: string | undefined, options: ServeOptions): Promise<void> {
   const read = () => readServeConfig(model, options);
   const live = new LiveConfig(await read(), read);
-  const { engine: config, server, sampling } = live.current;
+  const { engine: config, server } = live.current;
 
-  let served: ServedModel | null = null;
-  let opened: OpenModel | undefined;
+  const shelf = await shelfOf(config.modelPath, live);
   const deps: ServerDeps = {
     get config() {
       return live.current.server;
     },
-    model: () => served,
+    models: shelf,
     metrics: new ServerMetrics(),
     readBudget: (text) => readBudget(text, () => live.current.engine.budgetBytes),
   };
@@ -55,9 +56,9 @@ async function serve(model: string | undefined, options: ServeOptions): Promise<
     async () => {
       process.stderr.write('moestro: stopping\n');
       // What still runs after half of the time ends with an error that its client can read.
-      setTimeout(() => void opened?.close(), GRACE_MS / 2).unref();
+      setTimeout(() => void shelf.close(), GRACE_MS / 2).unref();
       await app.close();
-      await opened?.close();
+      await shelf.close();
     },
   );
   const hasTerminal = process.stdout.isTTY;
@@ -65,25 +66,54 @@ async function serve(model: string | undefined, options: ServeOptions): Promise<
     if (hasTerminal && !isTerminalThere()) stopped.close();
     else void live.reload().then((text) => process.stderr.write(`moestro: ${text}\n`));
   });
+  let first: ServedModel;
   try {
-    opened = await openModel(config, sampling);
+    first = await shelf.start();
   } catch (error) {
     stopped.uninstall();
     await app.close();
     throw error;
   }
-  const { generator } = opened;
-  generator.defaults = live.current.sampling;
   live.onReload(async (next) => {
+    const generator = shelf.current()?.generator;
+    if (generator === undefined) return;
     // First what may be refused: then nothing else has changed.
     await generator.memory(readBudget('auto', () => next.engine.budgetBytes));
     generator.defaults = next.sampling;
   });
-  served = { id: generator.info.modelName, createdSeconds: Math.floor(Date.now() / 1000), generator };
-  process.stdout.write(
-    banner({ info: generator.info, version: VERSION, address, needsKey: server.apiKeys.length > 0 }),
-  );
-  keepTold(generator);
+  const others = shelf.entries.slice(1).map(({ id }) => id);
+  const needsKey = server.apiKeys.length > 0;
+  process.stdout.write(banner({ info: first.generator.info, version: VERSION, address, needsKey, others }));
+}
+
+/** All models that are served, the first one first. Throws INVALID_CONFIG and what `openMoe` throws. */
+async function shelfOf(firstPath: string, live: LiveConfig): Promise<ModelShelf> {
+  const paths = new Map<string, string>();
+  for (const path of [firstPath, ...live.current.server.moreModels]) {
+    const { name } = (await openMoe(path)).manifest;
+    const other = paths.get(name);
+    if (other !== undefined) {
+      throw new MoestroError(
+        'INVALID_CONFIG',
+        `Cannot serve "${path}" beside "${other}": both are called "${name}", needed models with names of their own`,
+      );
+    }
+    paths.set(name, path);
+  }
+  const createdSeconds = Math.floor(Date.now() / 1000);
+  return new ModelShelf({
+    entries: [...paths.keys()].map((id) => ({ id, createdSeconds })),
+    waitingMax: live.current.engine.maxQueued,
+    open: async ({ id }) => {
+      if (paths.size > 1) process.stderr.write(`moestro: loading ${id}\n`);
+      // What was reloaded meanwhile counts.
+      const { engine } = live.current;
+      const opened = await openModel({ ...engine, modelPath: paths.get(id)! }, live.current.sampling);
+      opened.generator.defaults = live.current.sampling;
+      keepTold(opened.generator);
+      return opened;
+    },
+  });
 }
 
 /** The signal to read the configuration again is also the one of a terminal that was closed: then the server stops. */

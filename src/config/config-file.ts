@@ -72,7 +72,7 @@ function checkEntries(raw: readonly RawEntry[], name: string, folder: string): R
       const setting = settingNamed(entry, where);
       const text = textOf(setting, entry.value, where);
       setting.parse(text, `${fileName(setting)} (${where})`);
-      entries.set(setting.key, { text: setting.isPath === true ? resolve(folder, text) : text, where });
+      entries.set(setting.key, { text: setting.isPath === true ? resolved(text, setting, folder) : text, where });
     } catch (error) {
       if (!(error instanceof MoestroError)) throw error;
       problems.push(error.message);
@@ -80,6 +80,16 @@ function checkEntries(raw: readonly RawEntry[], name: string, folder: string): R
   }
   if (problems.length > 0) throw new MoestroError('INVALID_CONFIG', problems.join('\n'), { problems });
   return entries;
+}
+
+/** Paths of the file are taken from its folder. */
+function resolved(text: string, setting: Setting, folder: string): string {
+  if (!setting.parse.written.includes('list')) return resolve(folder, text);
+  return text
+    .split(',')
+    .filter((item) => item.trim() !== '')
+    .map((item) => resolve(folder, item.trim()))
+    .join(',');
 }
 
 function settingNamed({ key, value }: RawEntry, where: string): Setting {

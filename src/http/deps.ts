@@ -1,22 +1,16 @@
 /** What the routes are given: made by src/cli/serve.ts, or by a test over a scripted engine. */
+import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { ServerConfig } from '../config.js';
-import { MoestroError } from '../errors.js';
-import type { TextGenerator } from '../generate.js';
 import type { ServerMetrics } from '../metrics/server-metrics.js';
+import { clientGone } from './client-gone.js';
+import { type Models, type ServedModel, stillLoading } from './model-shelf.js';
 import type { Every } from './timers.js';
-
-export interface ServedModel {
-  /** What /v1/models lists and every answer echoes. */
-  readonly id: string;
-  readonly createdSeconds: number;
-  readonly generator: TextGenerator;
-}
 
 export interface ServerDeps {
   /** Another object after a reload; what a route keeps of it stays as it was. */
   readonly config: ServerConfig;
-  /** null while it loads: the server listens before that, and says so. */
-  readonly model: () => ServedModel | null;
+  /** The server listens before the first one is loaded, and says so. */
+  readonly models: Models;
   readonly metrics: ServerMetrics;
   /** "2GiB", "60%" or "auto", for what the server was told at start, to bytes. Throws INVALID_REQUEST. */
   readonly readBudget: (text: string) => number;
@@ -29,9 +23,27 @@ export interface ServerDeps {
 /** What every stream of a server has in common. */
 export const streaming = ({ config, every }: ServerDeps) => ({ pingSeconds: config.pingSeconds, every });
 
-/** The model, or MODEL_LOADING for the client to come back. */
-export function loadedModel(deps: ServerDeps): ServedModel {
-  const model = deps.model();
-  if (model === null) throw new MoestroError('MODEL_LOADING', 'Cannot answer yet: the model is still loading');
+/** The model at hand, or MODEL_LOADING for the client to come back. */
+export function loadedModel({ models }: ServerDeps): ServedModel {
+  const model = models.current();
+  if (model === null) throw stillLoading();
+  return model;
+}
+
+/** The model that the request's body names, until its answer has ended. Errors as {@link Models.lease}. */
+export async function modelFor(
+  { models }: ServerDeps,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<ServedModel> {
+  const { body } = request;
+  const named = typeof body === 'object' && body !== null && 'model' in body ? body.model : null;
+  const { model, release } = await models.lease(
+    typeof named === 'string' ? named : null,
+    clientGone(reply, () => undefined),
+  );
+  reply.raw.once('finish', release);
+  reply.raw.once('close', release);
+  if (reply.raw.destroyed) release();
   return model;
 }

@@ -115,6 +115,10 @@ export const byteSize = check(['text', 'number'], BYTE_FORMS, (text, _no, name) 
 /** An empty address would mean every network the machine is in. */
 export const address = check(['text'], 'an address', (text, no) => (text === '' ? no() : text));
 
+export const paths = check(['text', 'list'], 'paths of directories, comma separated', (text, no) =>
+  text.includes('\0') ? no() : items(text),
+);
+
 export const path = check(['text'], 'the path of a file or directory', (text, no) =>
   text.includes('\0') ? no() : text,
 );

@@ -3,11 +3,12 @@ import type { AddressInfo } from 'node:net';
 import { BUNDLED_MODEL } from '../../src/cli/bundled.js';
 import { engineConfig, type ServerConfig, serverConfig } from '../../src/config.js';
 import { type EngineConfig, GREEDY } from '../../src/engine/types.js';
-import type { ServedModel } from '../../src/http/deps.js';
+import type { ServedModel } from '../../src/http/model-shelf.js';
 import { createServer } from '../../src/http/server.js';
 import { ServerMetrics } from '../../src/metrics/server-metrics.js';
 import { openModel } from '../../src/open-model.js';
 import { manualTime } from '../http/scripted.js';
+import { soleModel } from '../helpers/sole-model.js';
 
 export const FRANCE = [{ role: 'user' as const, content: 'What is the capital of France?' }];
 /** A prompt of well over a thousand tokens, which takes many chunks. */
@@ -43,7 +44,7 @@ export async function servePocket(
   const time = manualTime();
   const app = await createServer({
     config: { ...serverConfig({ port: 0, logLevel: 'silent' }, {}), ...server },
-    model: () => (isLoading ? null : model),
+    models: soleModel('pocket', () => (isLoading ? null : model)),
     metrics: new ServerMetrics(),
     every: time.every,
     readBudget: Number,

@@ -7,10 +7,11 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { BUNDLED_MODEL } from '../../src/cli/bundled.js';
 import { engineConfig, serverConfig } from '../../src/config.js';
 import { type EngineConfig, GREEDY } from '../../src/engine/types.js';
-import type { ServedModel } from '../../src/http/deps.js';
+import type { ServedModel } from '../../src/http/model-shelf.js';
 import { createServer } from '../../src/http/server.js';
 import { ServerMetrics } from '../../src/metrics/server-metrics.js';
 import { type OpenModel, openModel } from '../../src/open-model.js';
+import { soleModel } from '../helpers/sole-model.js';
 
 const CHAT = '/v1/chat/completions';
 const HI = [{ role: 'user', content: 'hi' }];
@@ -31,7 +32,7 @@ async function realServer(changes: Partial<EngineConfig> = {}): Promise<RealServ
   const settings = serverConfig({ port: 0, logLevel: 'silent', bodyLimit: '1MiB' }, {});
   const app = await createServer({
     config: settings,
-    model: () => served,
+    models: soleModel('pocket', () => served),
     metrics: new ServerMetrics(),
     readBudget: Number,
   });

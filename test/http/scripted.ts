@@ -19,6 +19,7 @@ import { createServer } from '../../src/http/server.js';
 import type { Every } from '../../src/http/timers.js';
 import { ServerMetrics } from '../../src/metrics/server-metrics.js';
 import type { ChatMessage, TextModel } from '../../src/text/types.js';
+import { soleModel } from '../helpers/sole-model.js';
 
 export const EOS = 256;
 const VOCAB_SIZE = 260;
@@ -286,7 +287,9 @@ export async function testServer(
     // As src/cli/serve.ts does it, for a server that was told 100 MiB.
     readBudget: (text) => (text === 'auto' ? 100 << 20 : parseBytes(text, 'budget', 0)),
     config: { ...serverConfig({ logLevel: 'silent' }, {}), ...options.config },
-    model: () => (options.isLoading ? null : { id: 'scripted', createdSeconds: 1_700_000_000, generator }),
+    models: soleModel('scripted', () =>
+      options.isLoading ? null : { id: 'scripted', createdSeconds: 1_700_000_000, generator },
+    ),
     metrics,
     ...(options.every === undefined ? {} : { every: options.every }),
     ...(options.log === undefined ? {} : { log: options.log }),

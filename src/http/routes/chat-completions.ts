@@ -3,7 +3,7 @@ import type { FastifyInstance } from 'fastify';
 import type { AnswerEvent, AnswerUsage, TokenReport } from '../../generate.js';
 import { unknownProperties } from '../check.js';
 import { clientGone } from '../client-gone.js';
-import { loadedModel, type ServerDeps, streaming } from '../deps.js';
+import { modelFor, type ServerDeps, streaming } from '../deps.js';
 import { COMPLETION_EVENTS, sendEvents } from '../sse.js';
 import { CHAT_SCHEMA, type ChatRequest, readChatRequest } from '../wire/chat.js';
 import { type Frame, newFrame } from '../wire/frame.js';
@@ -15,7 +15,7 @@ type Answers = AsyncIterable<{ readonly index: number; readonly value: AnswerEve
 
 export function chatCompletionsRoute(app: FastifyInstance, deps: ServerDeps): void {
   app.post('/chat/completions', async (request, reply) => {
-    const model = loadedModel(deps);
+    const model = await modelFor(deps, request, reply);
     const { generator } = model;
     const chat = readChatRequest(request.body, generator);
     const ignored = unknownProperties(CHAT_SCHEMA, request.body as object);

@@ -3,7 +3,7 @@ import type { FastifyInstance } from 'fastify';
 import type { AnswerEvent, AnswerUsage, PromptReport, TextGenerator, TokenReport } from '../../generate.js';
 import { unknownProperties } from '../check.js';
 import { clientGone } from '../client-gone.js';
-import { loadedModel, type ServerDeps, streaming } from '../deps.js';
+import { modelFor, type ServerDeps, streaming } from '../deps.js';
 import { COMPLETION_EVENTS, sendEvents } from '../sse.js';
 import { COMPLETION_SCHEMA, type CompletionRequest, readCompletionRequest } from '../wire/completion.js';
 import { type Frame, newFrame } from '../wire/frame.js';
@@ -16,7 +16,7 @@ type Answers = AsyncIterable<{ readonly index: number; readonly value: AnswerEve
 
 export function completionsRoute(app: FastifyInstance, deps: ServerDeps): void {
   app.post('/completions', async (request, reply) => {
-    const model = loadedModel(deps);
+    const model = await modelFor(deps, request, reply);
     const { generator } = model;
     const completion = readCompletionRequest(request.body, generator);
     const ignored = unknownProperties(COMPLETION_SCHEMA, request.body as object);

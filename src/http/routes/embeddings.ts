@@ -1,13 +1,13 @@
 /** POST /v1/embeddings: texts in, a unit vector for each out. */
 import type { FastifyInstance } from 'fastify';
 import { clientGone } from '../client-gone.js';
-import { loadedModel, type ServerDeps } from '../deps.js';
+import { modelFor, type ServerDeps } from '../deps.js';
 import { encodeVector, readEmbeddingRequest, unitVector } from '../wire/embedding.js';
 import { promptIds } from '../wire/prompts.js';
 
 export function embeddingsRoute(app: FastifyInstance, deps: ServerDeps): void {
   app.post('/embeddings', async (request, reply) => {
-    const { id, generator } = loadedModel(deps);
+    const { id, generator } = await modelFor(deps, request, reply);
     const { inputs, options, dimensions, format } = readEmbeddingRequest(request.body, generator);
     const texts = inputs.map((input) => promptIds(input, generator, 'input'));
     const signal = clientGone(reply, () => deps.metrics.countCancelled('/embeddings'));

@@ -4,7 +4,7 @@ import type { ServerDeps } from '../deps.js';
 
 export function healthRoute(app: FastifyInstance, deps: ServerDeps): void {
   const ready = async (_request: unknown, reply: FastifyReply) => {
-    if (deps.model() !== null) return { status: 'ok' };
+    if (deps.models.current() !== null) return { status: 'ok' };
     return reply.status(503).header('retry-after', '2').send({ status: 'loading' });
   };
   app.get('/health', ready);

@@ -1,7 +1,8 @@
 /** GET /v1/moestro/live: what the engine does at this moment, for the page. */
 import type { FastifyInstance } from 'fastify';
 import type { ModelInfo, ModelLive } from '../../generate.js';
-import { loadedModel, type ServedModel, type ServerDeps } from '../deps.js';
+import { loadedModel, type ServerDeps } from '../deps.js';
+import type { ServedModel } from '../model-shelf.js';
 
 /** However many pages look, the engine is asked at most so often. */
 const REUSE_MS = 200;

@@ -3,15 +3,15 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { MoestroError } from '../../errors.js';
 import { unknownProperties } from '../check.js';
 import { clientGone } from '../client-gone.js';
-import { loadedModel, type ServerDeps, streaming } from '../deps.js';
+import { modelFor, type ServerDeps, streaming } from '../deps.js';
 import { errorBody } from '../errors.js';
 import { namedEvent, sendEvents } from '../sse.js';
 import { MessageEvents } from '../wire/message-events.js';
 import { MESSAGES_SCHEMA, readMessagesRequest } from '../wire/messages.js';
 
 export function messagesRoutes(app: FastifyInstance, deps: ServerDeps): void {
-  const prepare = (request: FastifyRequest) => {
-    const model = loadedModel(deps);
+  const prepare = async (request: FastifyRequest, reply: FastifyReply) => {
+    const model = await modelFor(deps, request, reply);
     const asked = readMessagesRequest(request.body, model.generator);
     const ignored = unknownProperties(MESSAGES_SCHEMA, request.body as object);
     if (ignored.length > 0) request.log.debug({ ignored }, 'fields that are not known here');
@@ -19,11 +19,13 @@ export function messagesRoutes(app: FastifyInstance, deps: ServerDeps): void {
     return { model, asked, promptIds };
   };
 
-  app.post('/messages/count_tokens', async (request) => ({ input_tokens: prepare(request).promptIds.length }));
+  app.post('/messages/count_tokens', async (request, reply) => ({
+    input_tokens: (await prepare(request, reply)).promptIds.length,
+  }));
 
   app.post('/messages', async (request, reply) => {
     reply.header('request-id', request.id);
-    const { model, asked, promptIds } = prepare(request);
+    const { model, asked, promptIds } = await prepare(request, reply);
     const signal = clientGone(reply, () => deps.metrics.countCancelled('/messages'));
     const answers = model.generator.start([{ promptIds, options: asked.options, splitsReasoning: true }], signal);
     const message = new MessageEvents(model.id, promptIds.length);

@@ -2,14 +2,14 @@
 import type { FastifyInstance } from 'fastify';
 import { unknownProperties } from '../check.js';
 import { clientGone } from '../client-gone.js';
-import { loadedModel, type ServerDeps, streaming } from '../deps.js';
+import { modelFor, type ServerDeps, streaming } from '../deps.js';
 import { namedEvent, PING_COMMENT, sendEvents } from '../sse.js';
 import { ResponseEvents } from '../wire/response-events.js';
 import { RESPONSES_SCHEMA, readResponsesRequest } from '../wire/responses.js';
 
 export function responsesRoute(app: FastifyInstance, deps: ServerDeps): void {
   app.post('/responses', async (request, reply) => {
-    const { id, generator } = loadedModel(deps);
+    const { id, generator } = await modelFor(deps, request, reply);
     const asked = readResponsesRequest(request.body, generator);
     const ignored = unknownProperties(RESPONSES_SCHEMA, request.body as object);
     if (ignored.length > 0) request.log.debug({ ignored }, 'fields that are not known here');

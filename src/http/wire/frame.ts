@@ -1,6 +1,6 @@
 /** What every object of one answer says about itself: the same in all chunks of a stream. */
 import { randomBytes } from 'node:crypto';
-import type { ServedModel } from '../deps.js';
+import type { ServedModel } from '../model-shelf.js';
 
 export interface Frame {
   readonly id: string;
