@@ -3,7 +3,7 @@ import { availableParallelism } from 'node:os';
 import { type EngineConfig, GREEDY, type Mode, type PrefetchMode, type Sampling } from './engine/types.js';
 import { MoestroError } from './errors.js';
 import type { IoBackend, Isa, KvType, Level } from './native/binding.js';
-import { readKeyFile } from './config/key-file.js';
+import { type KeyLimits, readKeyFile } from './config/key-file.js';
 import { ENGINE_SETTINGS, type LogLevel, SAMPLING_SETTINGS, SERVER_SETTINGS, type Setting } from './settings.js';
 import {
   type ConfigFile,
@@ -22,6 +22,8 @@ export interface ServerConfig {
   readonly moreModels: readonly string[];
   /** Keys of which a request must carry one; empty for no check. */
   readonly apiKeys: readonly string[];
+  /** What a key may ask for where its line in the key file says nothing, and by key where it does. */
+  readonly keyLimits: KeyLimits & { readonly byKey: ReadonlyMap<string, Partial<KeyLimits>> };
   /** Origins a browser page may call from; '*' for any. Pages served from this machine always may. */
   readonly corsOrigins: readonly string[];
   /** Names under which a server on loopback may be called, beside localhost and addresses; '*' for any. */
@@ -84,12 +86,17 @@ export function serverConfig(
   const get = settingsReader(SERVER_SETTINGS, sources);
   const keyFile = get('apiKeyFile') as string;
   const nameOfKeyFile = findSetting(settingOf(SERVER_SETTINGS, 'apiKeyFile'), sources).name;
-  const moreKeys = keyFile === '' ? [] : readKeyFile(keyFile, nameOfKeyFile);
+  const byKey = keyFile === '' ? new Map<string, Partial<KeyLimits>>() : readKeyFile(keyFile, nameOfKeyFile);
   return Object.freeze({
     host: get('host') as string,
     port: get('port') as number,
     moreModels: Object.freeze(get('moreModels') as string[]),
-    apiKeys: Object.freeze([...(get('apiKeys') as string[]), ...moreKeys]),
+    apiKeys: Object.freeze([...(get('apiKeys') as string[]), ...byKey.keys()]),
+    keyLimits: Object.freeze({
+      requestsPerMinute: get('keyRequestsPerMinute') as number | null,
+      atOnce: get('keyAtOnce') as number | null,
+      byKey,
+    }),
     corsOrigins: Object.freeze(get('corsOrigins') as string[]),
     allowedHosts: Object.freeze(get('allowedHosts') as string[]),
     bodyLimitBytes: get('bodyLimit') as number,

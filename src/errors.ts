@@ -33,6 +33,7 @@ export const ERRORS = {
   UNSUPPORTED_MEDIA_TYPE: caller(415),
   MODEL_LOADING: world(503, 'unavailable_error', true),
   QUEUE_FULL: { status: 429, type: 'rate_limit_error', retry: true, exit: 1 },
+  RATE_LIMITED: { status: 429, type: 'rate_limit_error', wireCode: 'rate_limit_exceeded', retry: true, exit: 1 },
   // configuration
   INVALID_CONFIG: caller(500, 'server_error'),
   BUDGET_BELOW_FLOOR: { status: 507, type: 'server_error', wireCode: 'budget_exceeded', retry: false, exit: 2 },

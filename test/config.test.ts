@@ -159,6 +159,7 @@ describe('serverConfig()', () => {
       port: 8080,
       moreModels: [],
       apiKeys: [],
+      keyLimits: { requestsPerMinute: null, atOnce: null, byKey: new Map() },
       corsOrigins: [],
       allowedHosts: [],
       bodyLimitBytes: 32 * 2 ** 20,

@@ -4,21 +4,23 @@ import type { IncomingHttpHeaders } from 'node:http';
 import { MoestroError } from '../errors.js';
 
 /**
- * A check that throws UNAUTHORIZED when the headers carry none of the keys; without keys everything passes.
- * Keys are compared by their digests in constant time, and all of them every time, so that timing tells nothing.
+ * A check that returns the key which the headers carry, null where there are none to carry, and throws UNAUTHORIZED when it
+ * is not one of them. Keys are compared by their digests in constant time, and all of them every time, so that timing
+ * tells nothing.
  */
-export function keyCheck(keys: readonly string[]): (headers: IncomingHttpHeaders) => void {
-  if (keys.length === 0) return () => undefined;
+export function keyCheck(keys: readonly string[]): (headers: IncomingHttpHeaders) => string | null {
+  if (keys.length === 0) return () => null;
   const digests = keys.map(digest);
   return (headers) => {
     const given = presentedKeys(headers).map(digest);
-    let isKnown = false;
-    for (const one of given) for (const known of digests) isKnown = timingSafeEqual(one, known) || isKnown;
-    if (isKnown) return;
-    const found = given.length === 0 ? 'no key' : 'a key that is not known here';
+    let found = -1;
+    for (const one of given)
+      for (const [i, known] of digests.entries()) found = timingSafeEqual(one, known) ? i : found;
+    if (found >= 0) return keys[found]!;
+    const what = given.length === 0 ? 'no key' : 'a key that is not known here';
     throw new MoestroError(
       'UNAUTHORIZED',
-      `Cannot let the request in: found ${found}, needed "Authorization: Bearer KEY" or "x-api-key: KEY"`,
+      `Cannot let the request in: found ${what}, needed "Authorization: Bearer KEY" or "x-api-key: KEY"`,
     );
   };
 }

@@ -59,7 +59,10 @@ export function requestError(thrown: unknown, size?: BodySize): MoestroError {
 export function errorAnswer(error: MoestroError): ErrorAnswer {
   const kind = ERRORS[error.code];
   const headers: Record<string, string> = {};
-  if (kind.status === 429 || kind.status === 503) headers['retry-after'] = RETRY_AFTER_SECONDS;
+  const { retryAfterSeconds } = error.details;
+  if (kind.status === 429 || kind.status === 503) {
+    headers['retry-after'] = typeof retryAfterSeconds === 'number' ? String(retryAfterSeconds) : RETRY_AFTER_SECONDS;
+  }
   // Clients retry every 5xx; what does not fit the budget now will not fit it in a second either.
   if (kind.status >= 500 && !kind.retry) headers['x-should-retry'] = 'false';
   return { status: kind.status, headers, body: errorBody(error) };

@@ -8,6 +8,7 @@ import type { ServerDeps } from './deps.js';
 import { errorAnswer, requestError } from './errors.js';
 import { checkHost } from './host.js';
 import { parseJsonBody } from './json-body.js';
+import { KeyLimiter } from './key-limits.js';
 import { answerNotHttp } from './not-http.js';
 import { budgetRoute } from './routes/budget.js';
 import { chatCompletionsRoute } from './routes/chat-completions.js';
@@ -72,7 +73,15 @@ export async function createServer(deps: ServerDeps): Promise<FastifyInstance> {
     },
     methods: ['GET', 'POST', 'OPTIONS'],
     // Allowed headers are those the browser asks for: clients send x-stainless-*, anthropic-* and more.
-    exposedHeaders: ['x-request-id', 'openai-processing-ms', 'retry-after', 'x-should-retry'],
+    exposedHeaders: [
+      'x-request-id',
+      'openai-processing-ms',
+      'retry-after',
+      'x-should-retry',
+      'x-ratelimit-limit-requests',
+      'x-ratelimit-remaining-requests',
+      'x-ratelimit-reset-requests',
+    ],
     strictPreflight: false,
     maxAge: 600,
   });
@@ -80,6 +89,7 @@ export async function createServer(deps: ServerDeps): Promise<FastifyInstance> {
   closeConnectionsWhenDone(app);
   let checkKey = keyCheck(deps.config.apiKeys);
   let known = deps.config;
+  const limiter = new KeyLimiter();
   app.addHook('onRequest', async () => {
     if (known === deps.config) return;
     known = deps.config;
@@ -105,7 +115,15 @@ export async function createServer(deps: ServerDeps): Promise<FastifyInstance> {
     checkHost(request.headers.host, deps.config);
     const { url, config } = request.routeOptions;
     const isOpen = request.method === 'OPTIONS' || isHealth(routeOf(url)) || isOpenRoute(config);
-    if (!isOpen) checkKey(request.headers);
+    if (isOpen) return;
+    const key = checkKey(request.headers);
+    // Looking around is free; what is asked for work counts.
+    if (key === null || request.method !== 'POST') return;
+    const { byKey, ...common } = deps.config.keyLimits;
+    const { headers, release } = limiter.admit(key, { ...common, ...byKey.get(key) });
+    reply.headers(headers);
+    reply.raw.once('finish', release);
+    reply.raw.once('close', release);
   });
   app.addHook('onSend', async (_request, reply) => {
     reply.header('openai-processing-ms', String(Math.round(reply.elapsedTime)));

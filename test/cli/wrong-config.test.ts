@@ -135,7 +135,15 @@ const WRONG: Readonly<Record<string, WrongConfig>> = {
   },
   'a key of two words': {
     files: { 'moestro.yaml': 'api-key-file: keys\n', keys: 'good\nnot so good\n' },
-    says: ['api-key-file (moestro.yaml:1:1)', 'line 2', 'without spaces'],
+    says: ['api-key-file (moestro.yaml:1:1)', 'line 2', 'requests-per-minute=COUNT', 'after the key'],
+  },
+  'a key that no header can carry': {
+    files: { 'moestro.yaml': 'api-key-file: keys\n', keys: 'schlüssel\n' },
+    says: ['api-key-file (moestro.yaml:1:1)', 'line 1', 'visible ASCII'],
+  },
+  'a limit of no requests': {
+    files: { 'moestro.yaml': 'api-key-file: keys\n', keys: 'good at-once=0\n' },
+    says: ['api-key-file (moestro.yaml:1:1)', 'line 1', 'at-once=COUNT'],
   },
   // settings that contradict each other
   'more mean bits than the level': yaml(
