@@ -5,6 +5,7 @@
 
 #include "native/addon/args.h"
 #include "native/base/crc32c.h"
+#include "native/io/record_file.h"
 
 namespace moestro {
 namespace {
@@ -48,6 +49,9 @@ Napi::FunctionReference* Engine::define(Napi::Env env) {
                                                InstanceMethod<&Engine::populate_slots>("populateSlots"),
                                                InstanceMethod<&Engine::discard_slots>("discardSlots"),
                                                InstanceMethod<&Engine::discard_kv>("discardKv"),
+                                               InstanceMethod<&Engine::copy_kv>("copyKv"),
+                                               InstanceMethod<&Engine::save_kv>("saveKv"),
+                                               InstanceMethod<&Engine::load_kv>("loadKv"),
                                                InstanceMethod<&Engine::close>("close"),
                                            });
   auto* reference = new Napi::FunctionReference();
@@ -465,6 +469,31 @@ void Engine::discard_kv(const Napi::CallbackInfo& info) {
   const int first = to_int(env, info[0], "first", 0, model_->kv_blocks());
   const int end = to_int(env, info[1], "end", first, model_->kv_blocks());
   model_->discard_kv(first, end);
+}
+
+int Engine::block_argument(const Napi::CallbackInfo& info, size_t index, const char* what) const {
+  check_open(info.Env());
+  return to_int(info.Env(), info[index], what, 0, model_->kv_blocks() - 1);
+}
+
+void Engine::copy_kv(const Napi::CallbackInfo& info) {
+  const int from = block_argument(info, 0, "from"), to = block_argument(info, 1, "to");
+  if (from == to) throw_argument(info.Env(), "to", "another block than from");
+  model_->copy_kv(from, to);
+}
+
+void Engine::save_kv(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const int block = block_argument(info, 0, "block");
+  const auto header = to_span<uint8_t>(env, info[2], "header", 0);
+  check(env, write_record(to_string(env, info[1], "path"), header, model_->kv_pieces(block)));
+}
+
+void Engine::load_kv(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const int block = block_argument(info, 0, "block");
+  const int header_bytes = to_int(env, info[2], "headerBytes", 0, 1 << 20);
+  check(env, read_record(to_string(env, info[1], "path"), static_cast<size_t>(header_bytes), model_->kv_pieces(block)));
 }
 
 void Engine::close(const Napi::CallbackInfo&) {

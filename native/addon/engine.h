@@ -44,6 +44,9 @@ class Engine : public Napi::ObjectWrap<Engine>, private ReadGate {
   void populate_slots(const Napi::CallbackInfo& info);
   void discard_slots(const Napi::CallbackInfo& info);
   void discard_kv(const Napi::CallbackInfo& info);
+  void copy_kv(const Napi::CallbackInfo& info);
+  void save_kv(const Napi::CallbackInfo& info);
+  void load_kv(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
 
   // ReadGate
@@ -54,6 +57,7 @@ class Engine : public Napi::ObjectWrap<Engine>, private ReadGate {
   void check_batch(Napi::Env env) const;
   int layer_argument(const Napi::CallbackInfo& info) const;
   std::array<int, 4> slots_argument(const Napi::CallbackInfo& info) const;
+  int block_argument(const Napi::CallbackInfo& info, size_t index, const char* what) const;
   std::span<const int32_t> rows_argument(const Napi::CallbackInfo& info) const;
   Napi::Value move_completions(const Napi::CallbackInfo& info);
 

@@ -2,6 +2,7 @@
 // them. src/engine/memory-plan.ts knows the same sums, and decides by them before anything is allocated.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <utility>
 
 #include "native/layers/model.h"
@@ -141,6 +142,28 @@ void Model::discard_kv(int first, int end) {
       at += side;
     }
   }
+}
+
+std::vector<std::span<uint8_t>> Model::kv_pieces(int block) {
+  const size_t per_block =
+      static_cast<size_t>(dims_.kv_width()) * options_.kv_block_tokens * (options_.kv_type == KvType::f16 ? 2 : 1);
+  const size_t scales = static_cast<size_t>(dims_.kv_heads) * options_.kv_block_tokens;
+  const size_t b = static_cast<size_t>(block);
+  std::vector<std::span<uint8_t>> pieces;
+  pieces.reserve(kv_layers_.size() * (kv_scale_side_ > 0 ? 4 : 2));
+  for (const KvLayer& layer : kv_layers_) {
+    pieces.emplace_back(layer.k + b * per_block, per_block);
+    pieces.emplace_back(layer.v + b * per_block, per_block);
+    if (kv_scale_side_ == 0) continue;
+    pieces.emplace_back(reinterpret_cast<uint8_t*>(layer.k_scale + b * scales), scales * sizeof(float));
+    pieces.emplace_back(reinterpret_cast<uint8_t*>(layer.v_scale + b * scales), scales * sizeof(float));
+  }
+  return pieces;
+}
+
+void Model::copy_kv(int from, int to) {
+  const auto source = kv_pieces(from), target = kv_pieces(to);
+  for (size_t i = 0; i < source.size(); ++i) std::memcpy(target[i].data(), source[i].data(), source[i].size());
 }
 
 }  // namespace moestro

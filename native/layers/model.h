@@ -190,6 +190,10 @@ class Model {
   int kv_blocks() const { return options_.kv_blocks; }
   // Gives the memory of KV blocks [first, end) back in all layers; their keys and values are lost.
   void discard_kv(int first, int end);
+  // Where a block's keys and values lie: of each layer in order keys, values, and their scales for int8. Together they
+  // are all that attention reads of it, the same bytes on every instruction set.
+  std::vector<std::span<uint8_t>> kv_pieces(int block);
+  void copy_kv(int from, int to);
 
  private:
   struct Tensor {

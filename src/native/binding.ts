@@ -218,6 +218,15 @@ export interface NativeEngine {
   discardSlots(bitFirst: number, bitEnd: number, scaleFirst: number, scaleEnd: number): void;
   /** The same for KV blocks [first, end) of every layer. */
   discardKv(first: number, end: number): void;
+  /** Copies all positions of a KV block in every layer. */
+  copyKv(from: number, to: number): void;
+  /**
+   * Writes a KV block of all layers into a new file: `header`, keys and values, and the CRC-32C over both. Throws IO_ERROR,
+   * DISK_FULL; nothing stays at `path` then.
+   */
+  saveKv(block: number, path: string, header: Uint8Array): void;
+  /** Reads what `saveKv` wrote, past a header of so many bytes. Throws IO_ERROR; what the block holds is undefined then. */
+  loadKv(block: number, path: string, headerBytes: number): void;
 
   ioStats(): IoStats;
   /** Bytes of live native memory by purpose. */
@@ -303,14 +312,15 @@ let addon: NativeAddon | undefined;
 
 /** The addon, loaded once per thread. Throws ADDON_MISSING with the build command when it is not built. */
 export function loadAddon(): NativeAddon {
-  if (addon !== undefined) return addon;
-  const require = createRequire(import.meta.url);
+  addon ??= createRequire(import.meta.url)(addonPath()) as NativeAddon;
+  return addon;
+}
+
+/** The addon's file. Throws as {@link loadAddon}. */
+export function addonPath(): string {
   for (const place of ['../../build/cmake/Release/moestro.node', '../../build/Release/moestro.node']) {
     const path = fileURLToPath(new URL(place, import.meta.url));
-    if (existsSync(path)) {
-      addon = require(path) as NativeAddon;
-      return addon;
-    }
+    if (existsSync(path)) return path;
   }
   throw new MoestroError('ADDON_MISSING', 'Cannot load the native addon: it is not built; run `npm run build:native`');
 }

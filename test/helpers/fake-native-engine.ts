@@ -428,6 +428,28 @@ export class FakeNativeEngine implements NativeEngine {
     this.#kv.fill(-1, first * this.#o.kv.blockTokens, end * this.#o.kv.blockTokens);
   }
 
+  /** Files as `saveKv` made them: the header and what the block held. */
+  readonly files = new Map<string, { readonly header: Uint8Array; readonly kv: Int32Array }>();
+
+  copyKv(from: number, to: number): void {
+    const { blocks, blockTokens } = this.#o.kv;
+    this.#check(from >= 0 && from < blocks && to >= 0 && to < blocks && from !== to, `block ${from} copied to ${to}`);
+    this.#kv.copyWithin(to * blockTokens, from * blockTokens, (from + 1) * blockTokens);
+  }
+
+  saveKv(block: number, path: string, header: Uint8Array): void {
+    const { blockTokens } = this.#o.kv;
+    this.#check(!this.files.has(path), `${path} is written twice`);
+    const kv = this.#kv.slice(block * blockTokens, (block + 1) * blockTokens);
+    this.files.set(path, { header: header.slice(), kv });
+  }
+
+  loadKv(block: number, path: string, headerBytes: number): void {
+    const file = this.files.get(path);
+    if (file === undefined || file.header.length !== headerBytes) throw new MoestroError('IO_ERROR', `no ${path}`);
+    this.#kv.set(file.kv, block * this.#o.kv.blockTokens);
+  }
+
   /** As with parts: half of the reads on their way are too far gone, the others end as soon as time passes. */
   cancelRead(ticket: number): boolean {
     const read = this.#reads.find((other) => other.ticket === ticket && other.error === 0);

@@ -63,6 +63,8 @@ const METHODS = [
   'cancelRead',
   'collectImportance',
   'importance',
+  'copyKv',
+  'loadKv',
   'ioStats',
   'memory',
 ] as const satisfies readonly (keyof NativeEngine)[];
