@@ -1,6 +1,14 @@
 /** Flags, variables, file and defaults to one validated, frozen configuration; the settings themselves: settings.ts. */
 import { availableParallelism } from 'node:os';
-import { type EngineConfig, GREEDY, type Mode, type PrefetchMode, type Sampling } from './engine/types.js';
+import { isAbsolute, join } from 'node:path';
+import {
+  type EngineConfig,
+  GREEDY,
+  type Mode,
+  type PrefetchMode,
+  type PrefixConfig,
+  type Sampling,
+} from './engine/types.js';
 import { MoestroError } from './errors.js';
 import type { IoBackend, Isa, KvType, Level } from './native/binding.js';
 import { type KeyLimits, readKeyFile } from './config/key-file.js';
@@ -40,6 +48,7 @@ export interface ServerConfig {
  * @param modelPath the `.moe` directory.
  * @param raw flags or library options by key; absent or null ones fall to the environment, the file, the default.
  * @param file the configuration file, where there is one.
+ * @param prefixHome the folder for prefixes that no setting names; null for memory only.
  * @throws {MoestroError} INVALID_CONFIG naming the flag or variable, what was found and what was needed.
  */
 export function engineConfig(
@@ -47,6 +56,7 @@ export function engineConfig(
   raw: RawSettings = {},
   env: Environment = process.env,
   file: ConfigFile | null = null,
+  prefixHome: string | null = null,
 ): EngineConfig {
   const sources = { raw, env, file };
   const get = settingsReader(ENGINE_SETTINGS, sources);
@@ -62,6 +72,7 @@ export function engineConfig(
     targetTps: get('targetTps') as number | null,
     contextLength: get('context') as number | null,
     kvType: get('kv') as KvType,
+    prefix: prefixConfig(get, prefixHome),
     chunkTokens: get('chunk') as number,
     maxSequences: get('maxSequences') as number,
     maxQueued: get('maxQueued') as number,
@@ -74,6 +85,23 @@ export function engineConfig(
     maxResidentExperts: get('maxResidentExperts') as number | null,
     routingTrace: null,
   });
+}
+
+function prefixConfig(get: (key: string) => unknown, home: string | null): PrefixConfig | null {
+  if (get('prefixCache') === false) return null;
+  const directory = get('prefixDir') as string;
+  return Object.freeze({
+    memoryBytes: get('prefixMemory') as number | null,
+    directory: directory === 'auto' ? home : directory === 'off' ? null : directory,
+    diskBytes: get('prefixDisk') as number,
+    dailyBytes: get('prefixDailyWrites') as number,
+  });
+}
+
+/** The cache folder of the user, by the rules of freedesktop.org; null for a user without a home. */
+export function defaultPrefixHome(env: Environment = process.env): string | null {
+  const cache = env.XDG_CACHE_HOME || (env.HOME ? join(env.HOME, '.cache') : '');
+  return isAbsolute(cache) ? join(cache, 'moestro', 'prefixes') : null;
 }
 
 /** The server's configuration; errors as {@link engineConfig}. */

@@ -37,6 +37,13 @@ export interface LoadOptions {
   readonly directIo?: boolean;
   readonly prefetch?: 'auto' | 'on' | 'off';
   readonly maxResidentExperts?: number;
+  /** Keep what was computed of past prompts for those that begin alike; on unless told otherwise. */
+  readonly prefixCache?: boolean;
+  readonly prefixMemory?: string | number;
+  /** A folder in which that outlives the process; memory only when absent. */
+  readonly prefixDir?: string;
+  readonly prefixDisk?: string | number;
+  readonly prefixDailyWrites?: string | number;
 }
 
 export interface AnswerOptions extends Partial<Sampling> {

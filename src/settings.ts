@@ -45,8 +45,9 @@ export interface Setting {
   readonly parse: Check;
   /** Never shown, whatever its value. */
   readonly isSecret?: boolean;
-  /** In a file, relative to the folder of that file. */
+  /** In a file, relative to the folder of that file, but for these words, which are no paths. */
   readonly isPath?: boolean;
+  readonly words?: readonly string[];
   /** A running server takes a new value; the others need a restart. */
   readonly isLive?: boolean;
 }
@@ -61,6 +62,52 @@ export const MODEL_SETTING: Setting = {
   parse: path,
   isPath: true,
 };
+
+/** Keys and values of past requests: `moestro serve`, `chat` and loadModel(). Measurements keep none. */
+export const PREFIX_SETTINGS: readonly Setting[] = [
+  {
+    key: 'prefixCache',
+    flag: '--prefix-cache <on|off>',
+    env: 'MOESTRO_PREFIX_CACHE',
+    help: 'keep what was computed of past requests for those that begin alike',
+    fallback: 'on',
+    parse: onOff,
+  },
+  {
+    key: 'prefixMemory',
+    flag: '--prefix-memory <size>',
+    env: 'MOESTRO_PREFIX_MEMORY',
+    help: 'memory of the KV cache that kept prefixes may take, or "auto" for half of it',
+    fallback: 'auto',
+    parse: unless('auto', byteSize),
+  },
+  {
+    key: 'prefixDir',
+    flag: '--prefix-dir <folder>',
+    env: 'MOESTRO_PREFIX_DIR',
+    help: 'folder in which prefixes outlive the process, "off" for memory only, or "auto": `serve` takes the cache folder of the user, others none',
+    fallback: 'auto',
+    parse: path,
+    isPath: true,
+    words: ['auto', 'off'],
+  },
+  {
+    key: 'prefixDisk',
+    flag: '--prefix-disk <size>',
+    env: 'MOESTRO_PREFIX_DISK',
+    help: 'bytes on disk that the prefixes of one model may take',
+    fallback: '8GiB',
+    parse: byteSize,
+  },
+  {
+    key: 'prefixDailyWrites',
+    flag: '--prefix-daily-writes <size>',
+    env: 'MOESTRO_PREFIX_DAILY_WRITES',
+    help: 'bytes of prefixes written to disk in a day at most, as flash wears',
+    fallback: '16GiB',
+    parse: byteSize,
+  },
+];
 
 /** What the engine is told: `moestro serve`, `chat`, `eval`, `bench` and loadModel() share these. */
 export const ENGINE_SETTINGS: readonly Setting[] = [
@@ -202,6 +249,7 @@ export const ENGINE_SETTINGS: readonly Setting[] = [
     fallback: 'auto',
     parse: unless('auto', whole(1, 1 << 24)),
   },
+  ...PREFIX_SETTINGS,
 ];
 
 /** What the HTTP server is told. */

@@ -1,7 +1,7 @@
 import { availableParallelism, totalmem } from 'node:os';
 import { describe, expect, it } from 'vitest';
 import { formatBytes, parseBytes } from '../src/bytes.js';
-import { engineConfig, samplingConfig, serverConfig } from '../src/config.js';
+import { defaultPrefixHome, engineConfig, samplingConfig, serverConfig } from '../src/config.js';
 import type { MoestroError } from '../src/errors.js';
 import { memoryLimitBytes } from '../src/machine.js';
 import {
@@ -12,6 +12,7 @@ import {
   SAMPLING_SETTINGS,
   SERVER_SETTINGS,
 } from '../src/settings.js';
+import type { RawSettings } from '../src/settings/find.js';
 
 const FOREIGN_ISA = process.arch === 'arm64' ? 'avx2' : 'neon';
 
@@ -81,6 +82,7 @@ describe('engineConfig()', () => {
       targetTps: null,
       contextLength: null,
       kvType: 'f16',
+      prefix: { memoryBytes: null, directory: null, diskBytes: 8 * 2 ** 30, dailyBytes: 16 * 2 ** 30 },
       chunkTokens: 512,
       maxSequences: 4,
       maxQueued: 64,
@@ -89,6 +91,18 @@ describe('engineConfig()', () => {
       maxResidentExperts: null,
       routingTrace: null,
     });
+  });
+
+  it('keeps prefixes where it is told, and in the home it is given where it is told nothing', () => {
+    const directory = (raw: RawSettings, home: string | null): string | null | undefined =>
+      engineConfig('m.moe', raw, {}, null, home).prefix?.directory;
+    expect(engineConfig('m.moe', { prefixCache: 'off', prefixDir: '/x' }, {}).prefix).toBeNull();
+    expect(directory({}, '/home')).toBe('/home');
+    expect(directory({ prefixDir: 'off' }, '/home')).toBeNull();
+    expect(directory({ prefixDir: '/x' }, '/home')).toBe('/x');
+    expect(defaultPrefixHome({ XDG_CACHE_HOME: '/c', HOME: '/h' })).toBe('/c/moestro/prefixes');
+    expect(defaultPrefixHome({ XDG_CACHE_HOME: '', HOME: '/h' })).toBe('/h/.cache/moestro/prefixes');
+    for (const env of [{}, { HOME: 'h' }, { XDG_CACHE_HOME: 'c' }]) expect(defaultPrefixHome(env)).toBeNull();
   });
 
   it('is frozen', () => {

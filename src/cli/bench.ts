@@ -4,13 +4,13 @@ import { engineConfig } from '../config.js';
 import { startEngine } from '../engine/client.js';
 import { MoestroError } from '../errors.js';
 import { type BenchResult, runBench } from '../eval/bench.js';
-import { ENGINE_SETTINGS } from '../settings.js';
+import { ENGINE_SETTINGS, PREFIX_SETTINGS } from '../settings.js';
 import { wholeNumber } from './numbers.js';
 import { addSettings, configFileOf, givenSettings } from './options.js';
 import { statusLine } from './status-line.js';
 
-/** Answers are timed one by one: nobody queues. */
-const SETTINGS = ENGINE_SETTINGS.filter(({ key }) => key !== 'maxQueued');
+/** Answers are timed one by one, from their first token on: nobody queues, and nothing is kept. */
+const SETTINGS = ENGINE_SETTINGS.filter((one) => one.key !== 'maxQueued' && !PREFIX_SETTINGS.includes(one));
 
 type BenchOptions = Record<string, string> & { readonly json?: boolean };
 
@@ -41,7 +41,7 @@ async function bench(modelPath: string, options: BenchOptions): Promise<void> {
   const seed = count('--seed', options.seed, 0);
   const config = engineConfig(modelPath, givenSettings(options, SETTINGS), process.env, await configFileOf(options));
   const progress = statusLine();
-  const client = await startEngine({ ...config, routingTrace: options.routingTrace ?? null });
+  const client = await startEngine({ ...config, prefix: null, routingTrace: options.routingTrace ?? null });
   try {
     const { contextLength } = client.info;
     if (promptTokens + newTokens > contextLength) {

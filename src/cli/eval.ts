@@ -7,13 +7,15 @@ import { openEvaluated } from '../eval/open-evaluated.js';
 import { readQuestions } from '../eval/questions.js';
 import { ReferenceReader } from '../eval/reference-file.js';
 import { type EvalResult, runEval } from '../eval/run-eval.js';
-import { ENGINE_SETTINGS } from '../settings.js';
+import { ENGINE_SETTINGS, PREFIX_SETTINGS } from '../settings.js';
 import { wholeNumber } from './numbers.js';
 import { addSettings, configFileOf, givenSettings } from './options.js';
 import { statusLine } from './status-line.js';
 
 /** `--context` is the length of a chunk here; how long a sequence the engine holds follows from it. Nobody queues. */
-const SETTINGS = ENGINE_SETTINGS.filter(({ key }) => key !== 'context' && key !== 'maxQueued');
+const SETTINGS = ENGINE_SETTINGS.filter(
+  (one) => one.key !== 'context' && one.key !== 'maxQueued' && !PREFIX_SETTINGS.includes(one),
+);
 
 type EvalOptions = Record<string, string> & { readonly json?: boolean };
 

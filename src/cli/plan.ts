@@ -11,13 +11,15 @@ import { openMoe } from '../model/read-moe.js';
 import { openTrace } from '../replay/open-trace.js';
 import { evenMisses, fitDiskRate, kneeOf, meanStallMs, type MissesAt, recordedMisses } from '../replay/predict.js';
 import type { MachineModel } from '../replay/types.js';
-import { ENGINE_SETTINGS } from '../settings.js';
+import { ENGINE_SETTINGS, PREFIX_SETTINGS } from '../settings.js';
 import { memoryFloor } from './inspect.js';
 import { decimalNumber } from './numbers.js';
 import { addSettings, givenSettings } from './options.js';
 import { statusLine } from './status-line.js';
 
-const SETTINGS = ENGINE_SETTINGS.filter(({ key }) => !['budget', 'maxQueued', 'mode', 'meanBits'].includes(key));
+const SETTINGS = ENGINE_SETTINGS.filter(
+  (one) => !['budget', 'maxQueued', 'mode', 'meanBits'].includes(one.key) && !PREFIX_SETTINGS.includes(one),
+);
 /** Budgets from the floor to everything resident where none is named. */
 const POINTS = 8;
 /** What is run to measure: long enough to warm up, short enough to wait for. */
@@ -162,7 +164,7 @@ async function rates(
   if (givenRate !== null && givenMs !== null) return machineAt(givenMs, 1000 * givenRate);
   const progress = statusLine();
   progress.show('measuring: 40 tokens at the smallest budget');
-  const client = await startEngine({ ...config, budgetBytes: budget, maxSequences: 1 });
+  const client = await startEngine({ ...config, prefix: null, budgetBytes: budget, maxSequences: 1 });
   try {
     const run = await runBench(client, { ...MEASURED, onProgress: progress.show });
     const computeMs = givenMs ?? Math.max(0.001, 1000 / run.decodeTps - run.stallMs);

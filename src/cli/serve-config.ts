@@ -1,5 +1,5 @@
 /** Everything `moestro serve` is told, from flags, variables and the configuration file, and reading it again. */
-import { engineConfig, type ServerConfig, samplingConfig, serverConfig } from '../config.js';
+import { defaultPrefixHome, engineConfig, type ServerConfig, samplingConfig, serverConfig } from '../config.js';
 import type { EngineConfig, Sampling } from '../engine/types.js';
 import { MoestroError } from '../errors.js';
 import {
@@ -41,6 +41,7 @@ export async function readServeConfig(model: string | undefined, options: ServeO
       givenSettings(options, ENGINE_SETTINGS),
       env,
       file,
+      defaultPrefixHome(env),
     ),
     server: serverConfig(givenSettings(options, SERVER_SETTINGS), env, file),
     sampling: samplingConfig(givenSettings(options, DRAWING_SETTINGS), env, file).sampling,

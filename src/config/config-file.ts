@@ -84,6 +84,7 @@ function checkEntries(raw: readonly RawEntry[], name: string, folder: string): R
 
 /** Paths of the file are taken from its folder. */
 function resolved(text: string, setting: Setting, folder: string): string {
+  if (setting.words?.includes(text)) return text;
   if (!setting.parse.written.includes('list')) return resolve(folder, text);
   return text
     .split(',')

@@ -27,6 +27,7 @@ import { OpenSequences } from './open-sequences.js';
 import { Policies } from './policies.js';
 import { PooledStates } from './pooled-states.js';
 import { PREFETCH_DEFAULTS } from './prefetch.js';
+import { NO_PREFIXES, PrefixCache, type PrefixCacheParts } from './prefix/prefix-cache.js';
 import { Sampler, SamplerScratch } from './sampler.js';
 import { scheduleStep } from './scheduler.js';
 import { Sequence } from './sequence.js';
@@ -59,6 +60,8 @@ export interface EngineParts {
   readonly tokenBytes?: TokenBytes;
   readonly sink: EngineSink;
   readonly prefetch: PrefetchMode;
+  /** Keeps KV blocks for later requests; absent, none are. */
+  readonly prefix?: Pick<PrefixCacheParts, 'modelKey' | 'blockBytes' | 'memoryBytes' | 'opened'>;
   /** Milliseconds, monotonic. */
   readonly now: () => number;
   /** A seed for requests without one. */
@@ -96,6 +99,7 @@ export class Engine {
   readonly #vocabSize: number;
   readonly #keeper: MemoryKeeper | null;
   readonly #blocks: KvBlocks;
+  readonly #prefixes: PrefixCache | null;
   readonly #open: OpenSequences;
   readonly #rows: RowFinisher;
   readonly #counters = new MetricsCounters();
@@ -141,7 +145,10 @@ export class Engine {
     this.#forward.elasticPrice = (done) =>
       parts.elasticPrice ?? priceInHurry(this.#price, done, parts.now() - this.#stepStarted, this.#goal);
     this.#blocks = new KvBlocks(plan.kvBlocks, KV_BLOCK_TOKENS, plan.contextLength);
-    this.#open = new OpenSequences(this.#blocks, parts, parts.now, () => this.#keeper?.isShort ?? false);
+    const { native, prefix, now } = parts;
+    this.#prefixes = prefix === undefined ? null : new PrefixCache({ native, blocks: this.#blocks, now, ...prefix });
+    const isShort = (): boolean => this.#keeper?.isShort ?? false;
+    this.#open = new OpenSequences(this.#blocks, parts, parts.now, isShort, this.#prefixes);
     this.#vocabSize = model.architecture.vocabSize;
     this.#keeper = this.#makeKeeper(() => {
       this.#forward.settings = choose();
@@ -199,16 +206,24 @@ export class Engine {
     return budgetBytes === null ? this.#keeper.state() : this.#keeper.resize(budgetBytes);
   }
 
-  /** Looks after the memory while nothing runs; true while there is more to do. */
+  /** Looks after memory and store while nothing runs; true while there is more to do. */
   tend(): boolean {
-    if (this.#keeper === null) return false;
+    const isWriting = this.#prefixes?.writeOne(null) ?? false;
+    if (this.#keeper === null) return isWriting;
     this.#keeper.beginStep();
-    return this.#keeper.work();
+    return this.#keeper.work() || isWriting;
+  }
+
+  /** Ends the store of prefixes, with what is still to be written unless the engine broke. The native engine comes after. */
+  close(isBroken = false): void {
+    this.#prefixes?.close(isBroken);
   }
 
   /** Something can run in the next step. */
   get hasWork(): boolean {
-    return this.#open.waiting.length > 0 || this.#open.running.some((sequence) => sequence.pending > 0);
+    const { waiting, running } = this.#open;
+    // The one that another waits for may have gone since.
+    return waiting.length > 0 || running.some(({ pending, ahead }) => pending > 0 || ahead !== null);
   }
 
   /** @throws {MoestroError} INVALID_REQUEST, CONTEXT_LENGTH_EXCEEDED, QUEUE_FULL. */
@@ -361,7 +376,9 @@ export class Engine {
       sequence.bytesRead += (bytesRead * count) / this.#batch.tokens;
       sequence.stallMs += report.stallMs;
       sequence.failure = report.failures[row]!;
-      if (sequence.failure === null) sequence.computed += count;
+      if (sequence.failure !== null) continue;
+      sequence.computed += count;
+      if (sequence.computed % KV_BLOCK_TOKENS < count) this.#prefixes?.keepWhole(sequence);
     }
     const tokens = this.#batch.tokens;
     const logitsMs = this.#rows.finishRows(stepped, this.#batch);
@@ -378,12 +395,14 @@ export class Engine {
       stepMs,
       nativeMs: report.nativeMs + logitsMs,
     });
+    this.#prefixes?.writeOne(stepMs);
     return true;
   }
 
   /** Who runs in the next step, with blocks for all of their tokens; false when nobody can. */
   #chooseBatch(): boolean {
     this.#open.admit();
+    this.#prefixes?.catchUp(this.#open.running);
     do {
       if (scheduleStep(this.#open.running, this.#batch.tokenIds.length, this.#counts) === 0) return false;
       this.#open.takeBlocks(this.#counts);
@@ -407,6 +426,7 @@ export class Engine {
       sequencesQueued: this.#open.waiting.length,
       kvBlocksUsed: this.#blocks.used,
       kvBlocksTotal: this.#blocks.total,
+      prefix: this.#prefixes?.metrics() ?? NO_PREFIXES,
       budgetBytes: this.#keeper?.state().budgetBytes ?? this.#parts.memory.plan.total,
       memory: this.#keeper?.state() ?? null,
       elasticPrice: this.#price,

@@ -1,4 +1,8 @@
-/** Which KV blocks belong to which sequence: the one owner of all of them. */
+/**
+ * Which KV blocks belong to whom: the one owner of all of them. A block may be in the tables of several sequences and be
+ * kept for later ones at the same time (prefix/prefix-cache.ts); nobody writes to it then. One that is only kept is *idle*: it
+ * counts as free, and is taken back when a sequence needs it.
+ */
 import assert from 'node:assert/strict';
 
 /** Blocks of one sequence, in order of position. Made by `KvBlocks.open`, changed by `KvBlocks` only. */
@@ -12,10 +16,15 @@ export class KvBlocks {
   readonly total: number;
   readonly blockTokens: number;
   readonly blocksPerSequence: number;
-  readonly #isTaken: Uint8Array;
-  /** No block below this one is free. */
+  /** Stops keeping some idle block; called while there are some and a sequence needs their memory. */
+  reclaim: () => void = () => assert.fail('blocks are kept and nobody takes them back');
+  /** By block: tables it is in, and whether it is kept. */
+  readonly #users: Uint16Array;
+  readonly #isKept: Uint8Array;
+  /** No block below this one is vacant. */
   #lowest = 0;
   #used = 0;
+  #idle = 0;
   #limit: number;
   #touched = 0;
 
@@ -24,11 +33,12 @@ export class KvBlocks {
     this.total = total;
     this.blockTokens = blockTokens;
     this.blocksPerSequence = Math.ceil(contextLength / blockTokens);
-    this.#isTaken = new Uint8Array(total);
+    this.#users = new Uint16Array(total);
+    this.#isKept = new Uint8Array(total);
     this.#limit = total;
   }
 
-  /** Blocks that may be in use; below `total` while memory is short. */
+  /** Blocks that may hold something; below `total` while memory is short. */
   get limit(): number {
     return this.#limit;
   }
@@ -38,12 +48,19 @@ export class KvBlocks {
     this.#limit = blocks;
   }
 
+  /** Blocks that sequences can still have, idle ones among them. */
   get free(): number {
     return Math.max(0, this.#limit - this.#used);
   }
 
+  /** Blocks in tables, each counted once. */
   get used(): number {
     return this.#used;
+  }
+
+  /** Blocks in no table that are kept. */
+  get idle(): number {
+    return this.#idle;
   }
 
   /** Blocks from here on hold no memory. */
@@ -65,9 +82,10 @@ export class KvBlocks {
     const missing = this.missing(table, positions);
     if (missing > this.free) return false;
     assert(table.count + missing <= this.blocksPerSequence, `a sequence has no place for ${positions} positions`);
+    while (this.#used + this.#idle + missing > this.#limit) this.reclaim();
     for (let i = 0; i < missing; ++i) {
-      while (this.#isTaken[this.#lowest] === 1) ++this.#lowest;
-      this.#isTaken[this.#lowest] = 1;
+      while (!this.#isVacant(this.#lowest)) ++this.#lowest;
+      this.#users[this.#lowest] = 1;
       table.blocks[table.count++] = this.#lowest;
       this.#touched = Math.max(this.#touched, this.#lowest + 1);
       ++this.#used;
@@ -75,20 +93,56 @@ export class KvBlocks {
     return true;
   }
 
-  /** Gives all blocks of `table` back. */
-  release(table: BlockTable): void {
-    while (table.count > 0) {
+  /** Puts a block that is kept into `table` too, after those that are there. */
+  share(table: BlockTable, block: number): void {
+    assert(this.#isKept[block] === 1, `block ${block} is not kept`);
+    if (this.#users[block] === 0) {
+      --this.#idle;
+      ++this.#used;
+    }
+    this.#users[block] = this.#users[block]! + 1;
+    table.blocks[table.count++] = block;
+  }
+
+  /** Takes the blocks after the first `count` back out of `table`. */
+  release(table: BlockTable, count = 0): void {
+    while (table.count > count) {
       const block = table.blocks[--table.count]!;
-      this.#isTaken[block] = 0;
-      this.#lowest = Math.min(this.#lowest, block);
+      this.#users[block] = this.#users[block]! - 1;
+      if (this.#users[block]! > 0) continue;
       --this.#used;
+      if (this.#isKept[block] === 1) ++this.#idle;
+      else this.#lowest = Math.min(this.#lowest, block);
     }
   }
 
-  /** Touched blocks above the last one in use count as untouched from now on: [first, end) are to be given back. */
+  /** From now on nobody writes to this block of some table, and it outlives the table. */
+  keep(block: number): void {
+    assert(this.#users[block]! > 0 && this.#isKept[block] === 0, `block ${block} cannot be kept`);
+    this.#isKept[block] = 1;
+  }
+
+  /** The opposite of `keep`. */
+  drop(block: number): void {
+    assert(this.#isKept[block] === 1, `block ${block} is not kept`);
+    this.#isKept[block] = 0;
+    if (this.#users[block]! > 0) return;
+    --this.#idle;
+    this.#lowest = Math.min(this.#lowest, block);
+  }
+
+  isIdle(block: number): boolean {
+    return this.#isKept[block] === 1 && this.#users[block] === 0;
+  }
+
+  /** Touched blocks above the last one that holds something count as untouched from now on: [first, end) are to be given back. */
   forgetTail(): readonly [first: number, end: number] {
     const end = this.#touched;
-    while (this.#touched > 0 && this.#isTaken[this.#touched - 1] === 0) --this.#touched;
+    while (this.#touched > 0 && this.#isVacant(this.#touched - 1)) --this.#touched;
     return [this.#touched, end];
+  }
+
+  #isVacant(block: number): boolean {
+    return this.#users[block] === 0 && this.#isKept[block] === 0;
   }
 }

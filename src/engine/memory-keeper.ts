@@ -254,7 +254,7 @@ export class MemoryKeeper {
     const { blocks } = this.#parts;
     this.#share = this.#shareNow();
     const { bitSlots, scaleSlots, kvBlocks } = this.#share;
-    const isKvRight = kvBlocks === blocks.limit && (!mayShedKv || blocks.used <= kvBlocks);
+    const isKvRight = kvBlocks === blocks.limit && (!mayShedKv || blocks.used + blocks.idle <= kvBlocks);
     if (isKvRight && bitSlots === this.#wanted.bits && scaleSlots === this.#wanted.scales) return;
     this.#apply(mayShedKv);
   }
@@ -262,7 +262,7 @@ export class MemoryKeeper {
   #apply(mayShedKv: boolean): void {
     const { residency, blocks, shedKv, onResize } = this.#parts;
     blocks.limit = this.#share.kvBlocks;
-    if (mayShedKv && blocks.used > blocks.limit) {
+    if (mayShedKv && blocks.used + blocks.idle > blocks.limit) {
       shedKv();
       this.#forgetKv();
       this.#share = this.#shareNow();

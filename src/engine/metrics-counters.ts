@@ -2,7 +2,7 @@
 import type { Residency } from '../experts/residency.js';
 import type { IoStats } from '../native/binding.js';
 import type { StepReport } from './step-report.js';
-import type { EngineMetrics, MemoryState, PrefetchMetrics } from './types.js';
+import type { EngineMetrics, MemoryState, PrefetchMetrics, PrefixMetrics } from './types.js';
 
 export class MetricsCounters {
   requestsCancelled = 0;
@@ -64,6 +64,7 @@ export class MetricsCounters {
     readonly sequencesQueued: number;
     readonly kvBlocksUsed: number;
     readonly kvBlocksTotal: number;
+    readonly prefix: PrefixMetrics;
     readonly budgetBytes: number;
     readonly memory: MemoryState | null;
     readonly elasticPrice: number;

@@ -12,6 +12,8 @@ import { arenaCapacity, Engine } from './engine.js';
 import type { EngineSink } from './engine-sink.js';
 import type { ForwardModel } from './forward.js';
 import { type EngineMemory, KV_BLOCK_TOKENS, planMemory, runtimeBytes } from './memory-plan.js';
+import { openPrefixes } from './prefix/open-prefixes.js';
+import { keptBlocksMax } from './prefix/prefix-policy.js';
 import type { EngineConfig, EngineInfo } from './types.js';
 
 export interface OpenedEngine {
@@ -44,6 +46,9 @@ export async function openEngine(
     native.loadDense(model.densePath, { name, ...tensor });
   }
   native.ready();
+  // Recorded routing goes by the step and not by the tokens, so keys and values are good for their own request only.
+  const keepsPrefixes = config.prefix && config.routingTrace === null;
+  const prefix = keepsPrefixes ? openPrefixes(config.prefix, manifest, config.kvType, native) : null;
   const engine = new Engine({
     native,
     model: forwardModel,
@@ -56,6 +61,7 @@ export async function openEngine(
     ...(config.elasticPrice === undefined ? {} : { elasticPrice: config.elasticPrice }),
     maxSequences: config.maxSequences,
     prefetch: config.prefetch,
+    ...(prefix === null ? {} : { prefix }),
     maxQueued: config.maxQueued,
     ...(tokenBytes === undefined ? {} : { tokenBytes }),
     sink,
@@ -81,6 +87,11 @@ export async function openEngine(
       hiddenSize: manifest.architecture.hiddenSize,
       vocabSize: manifest.architecture.vocabSize,
       memory: memory.plan,
+      prefix: prefix && {
+        keptBytesMax: keptBlocksMax(memory.plan.kvBlocks, prefix.blockBytes, prefix.memoryBytes) * prefix.blockBytes,
+        directory: prefix.opened?.store.directory ?? null,
+        diskBytes: config.prefix?.diskBytes ?? 0,
+      },
     },
   };
 }

@@ -4,6 +4,7 @@
  */
 import { MoestroError } from '../errors.js';
 import type { BlockTable, KvBlocks } from './kv-blocks.js';
+import type { PrefixCache } from './prefix/prefix-cache.js';
 import type { Sequence } from './sequence.js';
 import { EVALUATION_BYTES_MAX } from './types.js';
 
@@ -17,14 +18,17 @@ export class OpenSequences {
 
   /** True while memory is too short for more than what is open. */
   readonly #isPaused: () => boolean;
+  readonly #prefixes: PrefixCache | null;
 
   constructor(
     blocks: KvBlocks,
     limits: { readonly maxSequences: number; readonly maxQueued: number },
     now: () => number,
     isPaused: () => boolean = () => false,
+    prefixes: PrefixCache | null = null,
   ) {
     this.#isPaused = isPaused;
+    this.#prefixes = prefixes;
     this.#blocks = blocks;
     this.#limits = limits;
     this.#now = now;
@@ -68,7 +72,9 @@ export class OpenSequences {
   admit(): void {
     while (this.#waiting.length > 0 && this.#hasRoomFor(this.#waiting[0]!)) {
       const sequence = this.#waiting.shift()!;
+      this.#prefixes?.restore(sequence);
       this.#blocks.grow(sequence.table, sequence.tokens.length);
+      this.#prefixes?.lookAhead(sequence, this.#running);
       sequence.admitted(this.#now());
       this.#running.push(sequence);
     }
@@ -76,8 +82,8 @@ export class OpenSequences {
 
   /**
    * Blocks for the next `counts[i]` tokens of each running sequence i. Where they run out the sequence that came last
-   * gives its own back and waits, its count 0; it later computes its tokens again, prompt and answer so far, which gives
-   * the same keys and values.
+   * gives its own back and waits, its count 0; it later computes its tokens again, prompt and answer so far, as far as
+   * they were not kept, which gives the same keys and values.
    */
   takeBlocks(counts: Int32Array): void {
     for (let i = 0; i < this.#running.length; ++i) {
@@ -92,8 +98,9 @@ export class OpenSequences {
     }
   }
 
-  /** Sequences that came last give their blocks back and wait, until no more are in use than may be. */
+  /** Kept prefixes go; then sequences that came last give their blocks back and wait, until no more are in use than may be. */
   shedBlocks(): void {
+    this.#prefixes?.shed();
     while (this.#blocks.used > this.#blocks.limit && this.#running.length > 1) this.#preempt();
   }
 
@@ -111,13 +118,19 @@ export class OpenSequences {
       const at = list.indexOf(sequence);
       if (at >= 0) list.splice(at, 1);
     }
+    this.#leaveBlocks(sequence);
+  }
+
+  /** What it computed is kept as long as nobody needs the room. */
+  #leaveBlocks(sequence: Sequence): void {
+    this.#prefixes?.keepAll(sequence);
     this.#blocks.release(sequence.table);
   }
 
   #preempt(): void {
     const preempted = this.#running.pop()!;
-    this.#blocks.release(preempted.table);
-    preempted.computed = 0;
+    this.#leaveBlocks(preempted);
+    preempted.startOver();
     this.#waiting.unshift(preempted);
   }
 

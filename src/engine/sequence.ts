@@ -5,6 +5,7 @@ import type { LevelPolicy } from '../experts/precision.js';
 import type { Evaluation } from './evaluation.js';
 import type { BlockTable } from './kv-blocks.js';
 import type { PooledStates } from './pooled-states.js';
+import type { PrefixNode } from './prefix/prefix-index.js';
 import type { Sampler } from './sampler.js';
 import type { Runnable } from './scheduler.js';
 import type { Usage } from './types.js';
@@ -54,6 +55,12 @@ export class Sequence implements Runnable {
   promptReported = 1;
   /** Tokens whose keys and values are in the KV cache. */
   computed = 0;
+  /** Tokens of the prompt that were not computed but found, when it first ran; null before. */
+  cachedTokens: number | null = null;
+  /** The last of its whole blocks that is kept for others. Owned by prefix-cache.ts. */
+  lastKept: PrefixNode | null = null;
+  /** Another sequence that computes tokens which this one begins with too; it waits for them. Owned by prefix-cache.ts. */
+  ahead: { readonly sequence: Sequence; readonly common: number } | null = null;
   lastStep = -1;
   /** Token events sent and not yet acknowledged. */
   unread = 0;
@@ -87,7 +94,7 @@ export class Sequence implements Runnable {
   }
 
   get pending(): number {
-    return this.unread >= UNREAD_TOKENS_MAX ? 0 : this.tokens.length - this.computed;
+    return this.ahead !== null || this.unread >= UNREAD_TOKENS_MAX ? 0 : this.tokens.length - this.computed;
   }
 
   get generated(): number {
@@ -99,7 +106,15 @@ export class Sequence implements Runnable {
     return this.generated > 0 && this.tokens.length - this.computed === 1;
   }
 
+  /** Its blocks are gone: it computes all of its tokens again, which gives the same keys and values. */
+  startOver(): void {
+    this.computed = 0;
+    this.lastKept = null;
+    this.ahead = null;
+  }
+
   admitted(nowMs: number): void {
+    this.cachedTokens ??= this.computed;
     this.#admittedMs ??= nowMs;
   }
 
@@ -113,7 +128,7 @@ export class Sequence implements Runnable {
     return {
       promptTokens: this.promptLength,
       completionTokens: this.generated,
-      cachedTokens: 0,
+      cachedTokens: this.cachedTokens ?? 0,
       meanBits: this.pairs > 0 ? this.bits / this.pairs : 0,
       shareBelowFullLevel: this.mass > 0 ? this.massBelow / this.mass : 0,
       bytesRead: Math.round(this.bytesRead),

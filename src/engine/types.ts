@@ -8,6 +8,34 @@ import type { IoBackend, Isa, KvType, Level } from '../native/binding.js';
 
 export type Mode = 'exact' | 'routed' | 'elastic';
 
+/** Keys and values kept for later requests, since start; bytes kept and stored as of now. */
+export interface PrefixMetrics {
+  /** Prompts looked up, and those of which something was known. */
+  readonly lookups: number;
+  readonly hits: number;
+  /** Tokens that did not have to be computed, and of them those of blocks that came from disk. */
+  readonly tokensReused: number;
+  readonly tokensRestored: number;
+  readonly evictions: number;
+  readonly keptBytes: number;
+  readonly storedBytes: number;
+  readonly storeWrittenBytes: number;
+  readonly storeReadBytes: number;
+  readonly storeEvictions: number;
+  /** Files that were not what had been written. */
+  readonly storeRejected: number;
+}
+
+/** Where keys and values of past requests are kept. */
+export interface PrefixConfig {
+  /** Memory of the KV cache that they may take; null for half of it. */
+  readonly memoryBytes: number | null;
+  /** Null keeps them in memory only. */
+  readonly directory: string | null;
+  readonly diskBytes: number;
+  readonly dailyBytes: number;
+}
+
 /** "on" speculates whether it pays or not: for experiments. */
 export type PrefetchMode = 'auto' | 'on' | 'off';
 
@@ -54,6 +82,8 @@ export interface EngineConfig {
   /** Positions of one sequence at most; null for what the budget affords up to the model's own. */
   readonly contextLength: number | null;
   readonly kvType: KvType;
+  /** Null or absent: nothing is kept for later requests. */
+  readonly prefix?: PrefixConfig | null;
   /** Tokens of one prefill step at most. */
   readonly chunkTokens: number;
   /** Sequences open at once, and requests waiting beyond them. */
@@ -207,6 +237,12 @@ export interface EngineInfo {
   readonly vocabSize: number;
   readonly hiddenSize: number;
   readonly memory: MemoryPlan;
+  /** Where prefixes of past requests are kept; null when none are. A folder that cannot be used is null too. */
+  readonly prefix: {
+    readonly keptBytesMax: number;
+    readonly directory: string | null;
+    readonly diskBytes: number;
+  } | null;
 }
 
 /** Counters since start unless said otherwise. */
@@ -231,8 +267,10 @@ export interface EngineMetrics {
   readonly residentByBits: Readonly<Record<string, number>>;
   readonly sequencesOpen: number;
   readonly sequencesQueued: number;
+  /** In the hands of sequences; those that are only kept are counted by `prefix`. */
   readonly kvBlocksUsed: number;
   readonly kvBlocksTotal: number;
+  readonly prefix: PrefixMetrics;
   /** (token, expert) pairs computed, and the sum of their bits. */
   readonly pairs: number;
   readonly pairBits: number;

@@ -32,7 +32,7 @@ async function openMoeModel(config: EngineConfig): Promise<EvaluatedModel> {
   const { manifest } = await openMoe(config.modelPath);
   const { generation } = manifest;
   const text = await loadTextModel(config.modelPath, generation);
-  const evaluator = engineEvaluator(await startEngine(config), config.maxSequences);
+  const evaluator = engineEvaluator(await startEngine({ ...config, prefix: null }), config.maxSequences);
   return { evaluator, text, bos: generation.addBos ? generation.bosTokenId : null };
 }
 

@@ -3,7 +3,7 @@ import { createOpenAI } from '@ai-sdk/openai';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
 import { APICallError, embedMany, generateText, type LanguageModel, streamText } from 'ai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { FRANCE, LONG, POLLED, PREFILLED, type Served, servePocket } from './served.js';
+import { FRANCE, LONG, newLong, POLLED, PREFILLED, type Served, servePocket } from './served.js';
 
 let served: Served;
 let models: Record<'compatible' | 'chat' | 'responses', LanguageModel>;
@@ -43,7 +43,7 @@ describe.each(['compatible', 'chat', 'responses'] as const)('AI SDK, provider %s
   });
 
   it('passes over pings while a long prompt is prefilled, and says when it was cut off', async () => {
-    const result = streamText({ model: models[provider], ...ASK, prompt: LONG, maxOutputTokens: 2 });
+    const result = streamText({ model: models[provider], ...ASK, prompt: newLong(), maxOutputTokens: 2 });
     let count = 0;
     for await (const part of result.fullStream) {
       served.passTime();
@@ -68,7 +68,7 @@ describe.each(['compatible', 'chat', 'responses'] as const)('AI SDK, provider %s
     const cancelled = await served.metric('moestro_sequences_cancelled_total');
     const before = await served.metric(PREFILLED);
     const controller = new AbortController();
-    const result = streamText({ model: models[provider], ...ASK, prompt: LONG, abortSignal: controller.signal });
+    const result = streamText({ model: models[provider], ...ASK, prompt: newLong(), abortSignal: controller.signal });
     const types: string[] = [];
     const read = (async () => {
       for await (const { type } of result.fullStream) types.push(type);

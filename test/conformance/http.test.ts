@@ -1,6 +1,6 @@
 /** What clients do that are no npm package, byte by byte: Open WebUI, Continue, Cline, Codex, browsers (B2, B3, B4). */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { bodyOf, eventsOf, FRANCE, LONG, type Served, servePocket } from './served.js';
+import { bodyOf, eventsOf, FRANCE, newLong, type Served, servePocket } from './served.js';
 
 let served: Served;
 beforeAll(async () => {
@@ -25,7 +25,7 @@ describe('requests (B2)', () => {
     const controller = new AbortController();
     const response = await served.post(
       '/v1/chat/completions',
-      { model: 'pocket', messages: [{ role: 'user', content: LONG }], stream: true, return_progress: true },
+      { model: 'pocket', messages: [{ role: 'user', content: newLong() }], stream: true, return_progress: true },
       { headers: { accept: 'application/json' }, signal: controller.signal },
     );
     expect(response.headers.get('content-type')).toBe('text/event-stream; charset=utf-8');
@@ -40,7 +40,7 @@ describe('requests (B2)', () => {
   });
 
   it('3: pings are comments, sent while there is nothing else', async () => {
-    const body = { ...CHAT, messages: [{ role: 'user', content: LONG }], max_tokens: 1, stream: true };
+    const body = { ...CHAT, messages: [{ role: 'user', content: newLong() }], max_tokens: 1, stream: true };
     const response = await served.post('/v1/chat/completions', body);
     served.passTime();
     expect(await response.text()).toMatch(/^: ping\n\ndata: /);

@@ -1,7 +1,7 @@
 /** openai 6.49.0 against the real server; names say the rows of the contract: B1 streams, B2 requests, B3 answers. */
 import OpenAI, { APIError, AuthenticationError, BadRequestError, NotFoundError, RateLimitError } from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { FRANCE, LONG, POLLED, PREFILLED, type Served, servePocket } from './served.js';
+import { FRANCE, LONG, newLong, POLLED, PREFILLED, type Served, servePocket } from './served.js';
 
 let served: Served;
 let client: OpenAI;
@@ -337,11 +337,10 @@ describe('responses (B3)', () => {
 });
 
 describe('abort (B3)', () => {
-  const long = { model: 'pocket', messages: [{ role: 'user' as const, content: LONG }] };
-
   it('stops prefill and frees the slot, streaming or not, and is counted', async () => {
-    const { count } = (await (await served.post('/tokenize', long)).json()) as { count: number };
     for (const stream of [true, false]) {
+      const long = { model: 'pocket', messages: [{ role: 'user' as const, content: newLong() }] };
+      const { count } = (await (await served.post('/tokenize', long)).json()) as { count: number };
       const before = await served.metric(PREFILLED);
       const cancelled = await served.metric('moestro_sequences_cancelled_total');
       const controller = new AbortController();

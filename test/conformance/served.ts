@@ -13,6 +13,9 @@ import { soleModel } from '../helpers/sole-model.js';
 export const FRANCE = [{ role: 'user' as const, content: 'What is the capital of France?' }];
 /** A prompt of well over a thousand tokens, which takes many chunks. */
 export const LONG = `${'What is the capital of France? '.repeat(180)}`;
+let longs = 0;
+/** The same as nobody has sent it before: nothing of it is kept, so it takes its time. */
+export const newLong = (): string => `${++longs}. ${LONG}`;
 export const CHUNK_TOKENS = 16;
 export const PREFILLED = 'moestro_tokens_total{phase="prefill"}';
 /** For expect.poll: the default of a second is too short for a busy machine. */

@@ -29,6 +29,7 @@ describe('Engine.generate()', () => {
           kvBlocks: fc.integer({ min: 4, max: 9 }),
           maxSequences: fc.integer({ min: 1, max: 3 }),
           maxLogitRows: fc.integer({ min: 1, max: 3 }),
+          keepsPrefixes: fc.boolean(),
           seed: fc.integer({ min: 1, max: 1 << 30 }),
         }),
         (options) => {

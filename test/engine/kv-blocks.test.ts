@@ -16,6 +16,39 @@ describe('KvBlocks', () => {
     expect(() => blocks.grow(second, 65)).toThrow(/no place for 65 positions/);
   });
 
+  it('lets a kept block be in several tables, and takes it back when nobody uses it', () => {
+    const blocks = new KvBlocks(3, 16, 64);
+    const [first, second, third] = [blocks.open(), blocks.open(), blocks.open()];
+    blocks.grow(first, 32);
+    const [kept] = first.blocks;
+    blocks.keep(kept!);
+    blocks.share(second, kept!);
+    blocks.release(first);
+    expect([blocks.used, blocks.idle, blocks.free]).toEqual([1, 0, 2]);
+    blocks.release(second);
+    expect([blocks.used, blocks.idle, blocks.free, blocks.isIdle(kept!)]).toEqual([0, 1, 3, true]);
+    expect(blocks.forgetTail()).toEqual([1, 2]);
+    blocks.reclaim = () => blocks.drop(kept!);
+    expect(blocks.grow(third, 48)).toBe(true);
+    expect([blocks.used, blocks.idle, blocks.free]).toEqual([3, 0, 0]);
+    expect(() => blocks.share(second, kept!)).toThrow(/not kept/);
+  });
+
+  it('keeps what some table has when it is not kept any more', () => {
+    const blocks = new KvBlocks(2, 16, 32);
+    const [first, second] = [blocks.open(), blocks.open()];
+    blocks.grow(first, 16);
+    blocks.keep(0);
+    blocks.share(second, 0);
+    blocks.drop(0);
+    blocks.release(first);
+    expect([blocks.used, blocks.free]).toEqual([1, 1]);
+    blocks.grow(first, 16);
+    expect(first.blocks[0]).toBe(1);
+    blocks.release(second);
+    expect([blocks.used, blocks.free]).toEqual([1, 1]);
+  });
+
   it('never has a block in two tables whatever is taken and released', () => {
     fc.assert(
       fc.property(

@@ -67,6 +67,8 @@ export interface FakeEngineOptions {
   readonly readPressure?: () => Pressure;
   readonly elasticPrice?: number;
   readonly prefetch?: PrefetchMode;
+  /** Keeps prefixes in memory, in half of the KV blocks. */
+  readonly keepsPrefixes?: boolean;
 }
 
 /** What the toy model takes beside its experts, whose records are 20 KiB: the keeper's margin, and KV blocks. */
@@ -204,6 +206,9 @@ export function fakeEngine(options: FakeEngineOptions = {}, sink?: EngineSink) {
     maxSequences: options.maxSequences ?? 4,
     maxQueued: options.maxQueued ?? 8,
     prefetch: options.prefetch ?? 'off',
+    ...(options.keepsPrefixes === true
+      ? { prefix: { modelKey: 'toy', blockBytes: TOY_KV_BLOCK_BYTES, memoryBytes: null, opened: null } }
+      : {}),
     sink: sink ?? {
       event: (id, event) => {
         outcome(id).events.push(event);

@@ -104,6 +104,7 @@ export const INFO: EngineInfo = {
     residentExperts: 7,
     expertCount: 9,
   },
+  prefix: { keptBytesMax: 2 << 20, directory: null, diskBytes: 8 << 30 },
 };
 
 export const METRICS: EngineMetrics = {
@@ -126,6 +127,19 @@ export const METRICS: EngineMetrics = {
   sequencesOpen: 1,
   sequencesQueued: 0,
   kvBlocksUsed: 2,
+  prefix: {
+    lookups: 9,
+    hits: 4,
+    tokensReused: 300,
+    tokensRestored: 64,
+    evictions: 1,
+    keptBytes: 1 << 20,
+    storedBytes: 3 << 20,
+    storeWrittenBytes: 4 << 20,
+    storeReadBytes: 1 << 20,
+    storeEvictions: 1,
+    storeRejected: 0,
+  },
   kvBlocksTotal: 32,
   pairs: 0,
   pairBits: 0,
