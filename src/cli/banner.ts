@@ -29,6 +29,7 @@ export function banner({ info, version, address, needsKey, others = [] }: Banner
     '',
     `Where the memory goes (budget ${formatBytes(memory.total)})`,
     ...memoryTable(info),
+    ...prefixLines(info),
     '',
     'Try it',
     `  curl ${address}/v1/chat/completions${key} -H 'content-type: application/json' -d '${question}'`,
@@ -59,4 +60,12 @@ function memoryTable({ memory, contextLength }: ModelInfo): string[] {
   return rows.map(([name, , note], index) =>
     `  ${name.padEnd(14)} ${sizes[index]!.padStart(width)}   ${note}`.trimEnd(),
   );
+}
+
+/** The part of the KV cache that is no request's, and what stands behind it. */
+function prefixLines({ prefix }: ModelInfo): string[] {
+  if (prefix === null) return [];
+  const disk =
+    prefix.directory === null ? '' : `, and on disk up to ${formatBytes(prefix.diskBytes)}: ${prefix.directory}`;
+  return [`  Of the KV cache up to ${formatBytes(prefix.keptBytesMax)} keep prompts for those that begin alike${disk}`];
 }

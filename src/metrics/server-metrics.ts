@@ -80,10 +80,41 @@ const ENGINE_SERIES: readonly EngineSeries[] = [
   ),
   gauge(
     'moestro_kv_blocks_used',
-    'Blocks of the KV cache (keys and values of past tokens) in use',
+    'Blocks of the KV cache (keys and values of past tokens) that answers under way use',
     (m) => m.kvBlocksUsed,
   ),
   gauge('moestro_kv_blocks_capacity', 'Blocks of the KV cache there are', (m) => m.kvBlocksTotal),
+  counter('moestro_prefix_lookups_total', 'Prompts that may begin as an earlier one', (m) => m.prefix.lookups),
+  counter('moestro_prefix_hits_total', 'Of these, prompts that did', (m) => m.prefix.hits),
+  counter(
+    'moestro_prefix_tokens_total',
+    'Tokens that did not have to be computed, as their keys and values were kept, by where',
+    (m) => ({ memory: m.prefix.tokensReused - m.prefix.tokensRestored, disk: m.prefix.tokensRestored }),
+    'place',
+  ),
+  gauge(
+    'moestro_prefix_bytes',
+    'Keys and values kept for requests to come, by where',
+    (m) => ({ memory: m.prefix.keptBytes, disk: m.prefix.storedBytes }),
+    'place',
+  ),
+  counter(
+    'moestro_prefix_evictions_total',
+    'Blocks of keys and values given up to make room, by where',
+    (m) => ({ memory: m.prefix.evictions, disk: m.prefix.storeEvictions }),
+    'place',
+  ),
+  counter(
+    'moestro_prefix_written_bytes_total',
+    'Keys and values written to disk for requests to come',
+    (m) => m.prefix.storeWrittenBytes,
+  ),
+  counter('moestro_prefix_read_bytes_total', 'Keys and values read back from disk', (m) => m.prefix.storeReadBytes),
+  counter(
+    'moestro_prefix_rejected_total',
+    'Files of keys and values that were not what had been written, and were removed',
+    (m) => m.prefix.storeRejected,
+  ),
   gauge('moestro_memory_budget_bytes', 'Memory the whole process may take, as last configured', (m) => m.budgetBytes),
   gauge(
     'moestro_memory_allowed_bytes',

@@ -20,6 +20,13 @@ describe('banner()', () => {
     expect(text).toMatch(/^ {2}curl http:\/\/127\.0\.0\.1:8080\/v1\/chat\/completions -H .* -d '\{.*France.*\}'$/m);
   });
 
+  it('says where prompts are kept for later ones, if they are', () => {
+    expect(banner(FACTS)).toContain('  Of the KV cache up to 2.00 MiB keep prompts for those that begin alike\n');
+    const stored = { ...INFO, prefix: { keptBytesMax: 2 << 20, directory: '/var/prefixes/x', diskBytes: 2 ** 33 } };
+    expect(banner({ ...FACTS, info: stored })).toContain('and on disk up to 8.00 GiB: /var/prefixes/x\n');
+    expect(banner({ ...FACTS, info: { ...INFO, prefix: null } })).not.toContain('begin alike');
+  });
+
   it('shows parts that add up to the budget', () => {
     const { dense, kv, experts, scratch, runtime, unused, total } = INFO.memory;
     expect(dense + kv + experts + scratch + runtime + unused).toBe(total);
