@@ -3,6 +3,7 @@ import { availableParallelism } from 'node:os';
 import { isAbsolute, join } from 'node:path';
 import {
   type EngineConfig,
+  type GearMode,
   GREEDY,
   type Mode,
   type PrefetchMode,
@@ -76,6 +77,8 @@ export function engineConfig(
     chunkTokens: get('chunk') as number,
     maxSequences: get('maxSequences') as number,
     maxQueued: get('maxQueued') as number,
+    gear: get('gear') as GearMode,
+    tokenGapMs: get('tokenGap') as number,
     io: Object.freeze({
       backend: get('io') as IoBackend,
       queueDepth: get('queueDepth') as number,

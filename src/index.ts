@@ -31,6 +31,9 @@ export interface LoadOptions {
   readonly chunk?: number;
   readonly maxSequences?: number;
   readonly maxQueued?: number;
+  readonly gear?: 'auto' | 'joint' | 'burst';
+  /** Milliseconds that an answer waits at most for the turns of others. */
+  readonly tokenGap?: number;
   readonly isa?: 'scalar' | 'neon' | 'avx2' | 'avx512' | 'avx512vbmi' | 'amx';
   readonly io?: 'automatic' | 'io_uring' | 'pread';
   readonly queueDepth?: number;

@@ -2,7 +2,7 @@
  * The table of settings: flag, variable, help text, default and check of each stand in one row. A flag beats its
  * variable, a variable the configuration file, the file the default. In the file a setting has the name of its flag.
  */
-import type { Mode, PrefetchMode } from './engine/types.js';
+import type { GearMode, Mode, PrefetchMode } from './engine/types.js';
 import type { IoBackend, Isa, KvType } from './native/binding.js';
 import {
   address,
@@ -199,6 +199,22 @@ export const ENGINE_SETTINGS: readonly Setting[] = [
     help: 'requests that wait beyond those; any more are told to come back later',
     fallback: '64',
     parse: whole(0, 10_000),
+  },
+  {
+    key: 'gear',
+    flag: '--gear <gear>',
+    env: 'MOESTRO_GEAR',
+    help: 'who shares the steps of decoding: "joint" all answers, "burst" those alike for a turn, "auto" the faster as measured',
+    fallback: 'auto',
+    parse: choice<GearMode>('auto', 'joint', 'burst'),
+  },
+  {
+    key: 'tokenGap',
+    flag: '--token-gap <ms>',
+    env: 'MOESTRO_TOKEN_GAP',
+    help: 'milliseconds that an answer waits at most for its next token because of the turns of others',
+    fallback: '2000',
+    parse: whole(0, 600_000),
   },
   {
     key: 'isa',

@@ -86,6 +86,8 @@ describe('engineConfig()', () => {
       chunkTokens: 512,
       maxSequences: 4,
       maxQueued: 64,
+      gear: 'auto',
+      tokenGapMs: 2000,
       io: { backend: 'automatic', queueDepth: 8, direct: true },
       prefetch: 'off',
       maxResidentExperts: null,

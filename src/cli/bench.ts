@@ -20,6 +20,7 @@ export function benchCommand(): Command {
     .argument('<model>', 'a .moe directory')
     .option('--prompt-tokens <count>', 'tokens of each prompt', '128')
     .option('--new-tokens <count>', 'tokens of each answer', '64')
+    .option('--streams <count>', 'answers at once', '1')
     .option('--repeat <count>', 'answers; figures are medians over them', '3')
     .option('--seed <number>', 'of the random prompts', '1')
     .option('--routing-trace <file>', 'route as in this recording, instead of by the router: for random weights')
@@ -37,11 +38,13 @@ async function bench(modelPath: string, options: BenchOptions): Promise<void> {
     wholeNumber(flag, text ?? '', least, 1 << 24);
   const promptTokens = count('--prompt-tokens', options.promptTokens, 1);
   const newTokens = count('--new-tokens', options.newTokens, 2);
+  const streams = wholeNumber('--streams', options.streams ?? '', 1, 256);
   const repeats = count('--repeat', options.repeat, 1);
   const seed = count('--seed', options.seed, 0);
   const config = engineConfig(modelPath, givenSettings(options, SETTINGS), process.env, await configFileOf(options));
   const progress = statusLine();
-  const client = await startEngine({ ...config, prefix: null, routingTrace: options.routingTrace ?? null });
+  const maxSequences = Math.max(config.maxSequences, streams);
+  const client = await startEngine({ ...config, maxSequences, prefix: null, routingTrace: options.routingTrace ?? null });
   try {
     const { contextLength } = client.info;
     if (promptTokens + newTokens > contextLength) {
@@ -51,7 +54,14 @@ async function bench(modelPath: string, options: BenchOptions): Promise<void> {
         { needed: promptTokens + newTokens, found: contextLength },
       );
     }
-    const result = await runBench(client, { promptTokens, newTokens, repeats, seed, onProgress: progress.show });
+    const result = await runBench(client, {
+      promptTokens,
+      newTokens,
+      streams,
+      repeats,
+      seed,
+      onProgress: progress.show,
+    });
     progress.clear();
     process.stdout.write(options.json === true ? `${JSON.stringify(result)}\n` : table(result));
   } finally {
@@ -68,7 +78,11 @@ function table(result: BenchResult): string {
     ['memory', `peak ${gib(result.peakRssBytes)} of ${gib(result.budgetBytes)}`],
     ['prefill', `${result.prefillTps} tok/s over ${result.promptTokens} tokens`],
     ['first token', `${result.ttftMs} ms`],
-    ['decode', `${result.decodeTps} tok/s over ${result.newTokens} tokens`],
+    [
+      'decode',
+      `${result.decodeTps} tok/s over ${result.newTokens} tokens${result.streams === 1 ? '' : ` of ${result.streams} streams`}`,
+    ],
+    ['longest gap', `${result.gapMs} ms between two tokens of a stream`],
     ['stalled', `${result.stallMs} ms per token`],
     ['prefetched', prefetched(result)],
     ['read', `${(result.bytesReadPerToken / 1e6).toFixed(2)} MB per token, hit rate ${result.hitRate}`],

@@ -9,7 +9,7 @@ import { addSettings, configFileOf, givenSettings } from './options.js';
 import { streamAnswer } from './stream-answer.js';
 
 /** One conversation has no queue and no neighbours. */
-const SETTINGS = ENGINE_SETTINGS.filter(({ key }) => key !== 'maxSequences' && key !== 'maxQueued');
+const SETTINGS = ENGINE_SETTINGS.filter(({ key }) => !['maxSequences', 'maxQueued', 'gear', 'tokenGap'].includes(key));
 
 export function chatCommand(): Command {
   const command = new Command('chat')

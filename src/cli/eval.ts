@@ -14,7 +14,7 @@ import { statusLine } from './status-line.js';
 
 /** `--context` is the length of a chunk here; how long a sequence the engine holds follows from it. Nobody queues. */
 const SETTINGS = ENGINE_SETTINGS.filter(
-  (one) => one.key !== 'context' && one.key !== 'maxQueued' && !PREFIX_SETTINGS.includes(one),
+  (one) => !['context', 'maxQueued', 'gear', 'tokenGap'].includes(one.key) && !PREFIX_SETTINGS.includes(one),
 );
 
 type EvalOptions = Record<string, string> & { readonly json?: boolean };

@@ -18,12 +18,13 @@ import { addSettings, givenSettings } from './options.js';
 import { statusLine } from './status-line.js';
 
 const SETTINGS = ENGINE_SETTINGS.filter(
-  (one) => !['budget', 'maxQueued', 'mode', 'meanBits'].includes(one.key) && !PREFIX_SETTINGS.includes(one),
+  (one) =>
+    !['budget', 'maxQueued', 'gear', 'tokenGap', 'mode', 'meanBits'].includes(one.key) && !PREFIX_SETTINGS.includes(one),
 );
 /** Budgets from the floor to everything resident where none is named. */
 const POINTS = 8;
 /** What is run to measure: long enough to warm up, short enough to wait for. */
-const MEASURED = { promptTokens: 16, newTokens: 24, repeats: 1, seed: 1 } as const;
+const MEASURED = { promptTokens: 16, newTokens: 24, streams: 1, repeats: 1, seed: 1 } as const;
 /** Of a direct read, as drives of this decade have it; the rate beside it is measured. */
 const LATENCY_MS = 0.1;
 

@@ -9,6 +9,7 @@ import { MoestroError } from '../errors.js';
 import type { ChooseVictim } from '../experts/eviction/choose-victim.js';
 import { DEFAULT_STALL_SHARE, type GovernorGoal, nextPrice, priceInHurry } from '../experts/governor.js';
 import { type PlanSettings, planSettings } from '../experts/plan-settings.js';
+import { Likeness } from '../experts/likeness.js';
 import { planeGains } from '../experts/precision.js';
 import { Residency } from '../experts/residency.js';
 import type { NativeEngine } from '../native/binding.js';
@@ -16,6 +17,7 @@ import { type Batch, createBatch, fillBatch } from './batch.js';
 import { checkDrawing, checkEvaluated, checkTokens } from './check-request.js';
 import type { EngineSink } from './engine-sink.js';
 import { Evaluation } from './evaluation.js';
+import { Gears } from './gears.js';
 import { RowFinisher } from './finish-rows.js';
 import { Forward, type ForwardModel } from './forward.js';
 import { KvBlocks } from './kv-blocks.js';
@@ -36,6 +38,7 @@ import type {
   EngineLive,
   EngineMetrics,
   EvaluateOptions,
+  GearMode,
   GenerateRequest,
   MemoryState,
   Mode,
@@ -56,6 +59,9 @@ export interface EngineParts {
   readonly elasticPrice?: number;
   readonly maxSequences: number;
   readonly maxQueued: number;
+  /** Which streams share steps (gear-policy.ts), and the longest that one should wait for the turns of others. */
+  readonly gear?: GearMode;
+  readonly tokenGapMs?: number;
   /** Of the vocabulary, for requests with a format. */
   readonly tokenBytes?: TokenBytes;
   readonly sink: EngineSink;
@@ -92,6 +98,11 @@ export function arenaCapacity(
   };
 }
 
+/** Readers take in a few words a second: a wait of two seconds is a pause, not an end. */
+const TOKEN_GAP_MS = 2000;
+/** More streams have turns too short to be of use; 24 KB each on Qwen3-30B's shape. */
+const LIKENESS_STREAMS_MAX = 32;
+
 export class Engine {
   readonly residency: Residency;
   readonly #parts: EngineParts;
@@ -105,6 +116,8 @@ export class Engine {
   readonly #counters = new MetricsCounters();
   readonly #scratch: SamplerScratch;
   readonly #counts: Int32Array;
+  readonly #gears: Gears;
+  readonly #rests: Uint8Array;
   readonly #batch: Batch;
   readonly #policies: Policies;
   readonly #goal: GovernorGoal;
@@ -167,6 +180,8 @@ export class Engine {
     });
     this.#scratch = new SamplerScratch(model.architecture.vocabSize);
     this.#counts = new Int32Array(parts.maxSequences);
+    this.#rests = new Uint8Array(parts.maxSequences);
+    this.#gears = this.#makeGears();
     this.#batch = createBatch(plan.chunkTokens, parts.maxSequences, this.#blocks.blocksPerSequence);
   }
 
@@ -174,6 +189,16 @@ export class Engine {
     const { contextLength } = this.#parts.memory.plan;
     const blocks = this.#keeper?.kvAfforded ?? this.#blocks.total;
     return { vocabSize: this.#vocabSize, contextLength: Math.min(contextLength, blocks * KV_BLOCK_TOKENS) };
+  }
+
+  /** A rate that is promised to each answer is held in joint steps: it is one of steps. */
+  #makeGears(): Gears {
+    const { gear = 'auto', targetTps, maxSequences, tokenGapMs = TOKEN_GAP_MS } = this.#parts;
+    const mode = gear === 'auto' && typeof targetTps === 'number' ? 'joint' : gear;
+    const { layers, experts } = this.residency;
+    const likeness = new Likeness(layers * experts, Math.min(maxSequences, LIKENESS_STREAMS_MAX));
+    if (mode !== 'joint') this.#forward.likeness = likeness;
+    return new Gears(mode, tokenGapMs, (first, second) => likeness.of(first, second));
   }
 
   #makeKeeper(onResize: () => void): MemoryKeeper | null {
@@ -381,6 +406,9 @@ export class Engine {
       if (sequence.computed % KV_BLOCK_TOKENS < count) this.#prefixes?.keepWhole(sequence);
     }
     const tokens = this.#batch.tokens;
+    const endedMs = this.#parts.now();
+    const ran = { isDecode, decoded, stepMs: endedMs - started, stallMs: report.stallMs };
+    this.#gears.stepped(stepped, endedMs, ran);
     const logitsMs = this.#rows.finishRows(stepped, this.#batch);
     ++this.#step;
     const stepMs = this.#parts.now() - started;
@@ -404,7 +432,9 @@ export class Engine {
     this.#open.admit();
     this.#prefixes?.catchUp(this.#open.running);
     do {
-      if (scheduleStep(this.#open.running, this.#batch.tokenIds.length, this.#counts) === 0) return false;
+      const { running } = this.#open;
+      this.#gears.choose(running, this.#parts.now(), this.#rests);
+      if (scheduleStep(running, this.#batch.tokenIds.length, this.#counts, this.#rests) === 0) return false;
       this.#open.takeBlocks(this.#counts);
       fillBatch(this.#batch, this.#open.running, this.#counts);
       // None is left when all that were chosen had to give their blocks back: then others are, as far as there are.
@@ -430,6 +460,7 @@ export class Engine {
       budgetBytes: this.#keeper?.state().budgetBytes ?? this.#parts.memory.plan.total,
       memory: this.#keeper?.state() ?? null,
       elasticPrice: this.#price,
+      gears: this.#gears.metrics(),
       ...this.#parts.rss(),
     });
   }

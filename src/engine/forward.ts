@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { addElastic, createElasticScratch, type ElasticScratch, raiseElastic } from '../experts/elastic.js';
 import { createLayerPlan, type LayerPlan } from '../experts/layer-plan.js';
+import type { Likeness } from '../experts/likeness.js';
 import { planExperts, type Routing } from '../experts/plan.js';
 import type { PlanSettings } from '../experts/plan-settings.js';
 import { chooseLevels, type PrecisionModel } from '../experts/precision.js';
@@ -18,7 +19,10 @@ import { readError } from './read-error.js';
 import { StepReport } from './step-report.js';
 import type { WeightCounts } from './weight-counts.js';
 
-/** Recorded routing in place of the router's: benchmarks only. `step` counts tokens since start, `layer` MoE layers. */
+/**
+ * Recorded routing in place of the router's: benchmarks only. `step` is a place in the recording, `layer` counts MoE layers.
+ * A stream begins where the recording was when it came, counted in tokens since start, and reads on from there.
+ */
 export interface RoutingTrace {
   routingFor(step: number, layer: number, tokenCount: number, ids: Uint16Array, weights: Float32Array): void;
 }
@@ -29,7 +33,12 @@ export interface ForwardModel extends ExpertFile {
   readonly fullLevel: number;
   readonly precision: PrecisionModel;
   readonly trace: RoutingTrace | null;
+  /** Whether each stream's experts are other ones than the recording's, so that streams are unlike: benchmarks only. */
+  readonly isTraceTurned?: boolean;
 }
+
+/** Of a prompt, the last tokens tell what its answer will ask for. */
+const LIKENESS_TOKENS = 64;
 
 export class Forward {
   readonly report: StepReport;
@@ -58,6 +67,12 @@ export class Forward {
   elasticPrice: (done: number) => number = () => 0;
   readonly #elastic: ElasticScratch;
   #tokensRun = 0;
+  /** Where each stream began in the recording. */
+  readonly #traceOrigins = new Map<number, number>();
+  /** Which streams ask for the same experts; null where nobody wants to know. */
+  likeness: Likeness | null = null;
+  /** By row: where its uses are counted in this step. */
+  readonly #rowUses: (Float32Array | null)[] = [];
 
   constructor(
     native: NativeEngine,
@@ -128,7 +143,7 @@ export class Forward {
       if (layer === moeLayers[moe]) {
         native.route(layer, ids, weights);
         this.report.nativeMs += this.#now() - from;
-        this.#model.trace?.routingFor(this.#tokensRun, moe, tokens, ids, weights);
+        if (this.#model.trace !== null) this.#replayRouting(this.#model.trace, moe, batch);
         this.#routing.layer = moe++;
         this.#choosePrecision(batch);
         this.weightCounts?.add(this.#routing);
@@ -162,8 +177,34 @@ export class Forward {
     this.#routing.live.fill(1, 0, batch.tokens);
     let longest = 1;
     for (let row = 0; row < batch.rowCount; ++row) longest = Math.max(longest, batch.rowTokens[row]!);
+    this.#openUses(batch);
     this.#residency.uses.advance(longest);
     this.#residency.reuse.beginStep(batch.rowCount, batch.rowIds, batch.rowTokens, expertCapacity(this.#residency));
+  }
+
+  /** Where everything fits it does not matter who is alike. */
+  #openUses({ rowCount, rowIds, rowTokens }: Batch): void {
+    const { layers, experts } = this.#residency;
+    const isCounted = this.likeness !== null && expertCapacity(this.#residency) < layers * experts;
+    this.likeness?.beginStep();
+    for (let row = 0; row < rowCount; ++row) {
+      this.#rowUses[row] = isCounted ? this.likeness!.open(rowIds[row]!, rowTokens[row]!) : null;
+    }
+  }
+
+  #replayRouting(trace: RoutingTrace, layer: number, batch: Batch): void {
+    const { topK, ids, weights } = this.#routing;
+    for (let row = 0, token = 0; row < batch.rowCount; ++row) {
+      const count = batch.rowTokens[row]!;
+      const id = batch.rowIds[row]!;
+      const position = batch.positions[token]!;
+      const origin = this.#traceOrigins.get(id) ?? this.#tokensRun + token - position;
+      this.#traceOrigins.set(id, origin);
+      const [from, to] = [token * topK, (token + count) * topK];
+      trace.routingFor(origin + position, layer, count, ids.subarray(from, to), weights.subarray(from, to));
+      if (this.#model.isTraceTurned === true) turnExperts(ids, from, to, id, layer, this.#residency.experts);
+      token += count;
+    }
   }
 
   /**
@@ -213,6 +254,7 @@ export class Forward {
     for (let row = 0; row < batch.rowCount; ++row) {
       const last = token + batch.rowTokens[row]! - 1;
       const policy = batch.rowPolicies[row]!;
+      const own = this.#rowUses[row]!;
       for (; token <= last; ++token) {
         if (live[token] === 0) continue;
         if (policy.isElastic === true) {
@@ -221,7 +263,9 @@ export class Forward {
           chooseLevels(policy, layer, weights, topK, token, levels);
         }
         for (let at = token * topK; at < (token + 1) * topK; ++at) {
-          uses.record(layer * expertCount + ids[at]!, last - token);
+          const key = layer * expertCount + ids[at]!;
+          uses.record(key, last - token);
+          if (own !== null && last - token < LIKENESS_TOKENS) own[key] = own[key]! + 1;
           const level = levels[at]!;
           const weight = weights[at]!;
           report.bits[row] = report.bits[row]! + level;
@@ -327,4 +371,10 @@ export class Forward {
       for (let other = 0; other < batch.tokens; ++other) if (batch.rows[other] === row) this.#routing.live[other] = 0;
     }
   }
+}
+
+/** Moves the ids of one stream round by a number of its own for each layer. */
+function turnExperts(ids: Uint16Array, from: number, to: number, id: number, layer: number, experts: number): void {
+  const by = Math.imul(Math.imul(id, 0x9e3779b1) ^ (layer + 1), 0x85ebca6b) >>> 16;
+  for (let at = from; at < to; ++at) ids[at] = (ids[at]! + by) % experts;
 }

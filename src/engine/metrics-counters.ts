@@ -2,7 +2,7 @@
 import type { Residency } from '../experts/residency.js';
 import type { IoStats } from '../native/binding.js';
 import type { StepReport } from './step-report.js';
-import type { EngineMetrics, MemoryState, PrefetchMetrics, PrefixMetrics } from './types.js';
+import type { EngineMetrics, GearMetrics, MemoryState, PrefetchMetrics, PrefixMetrics } from './types.js';
 
 export class MetricsCounters {
   requestsCancelled = 0;
@@ -68,6 +68,7 @@ export class MetricsCounters {
     readonly budgetBytes: number;
     readonly memory: MemoryState | null;
     readonly elasticPrice: number;
+    readonly gears: GearMetrics;
     readonly rssBytes: number;
     readonly peakRssBytes: number;
   }): EngineMetrics {

@@ -63,6 +63,8 @@ export async function openEngine(
     prefetch: config.prefetch,
     ...(prefix === null ? {} : { prefix }),
     maxQueued: config.maxQueued,
+    gear: config.gear,
+    tokenGapMs: config.tokenGapMs,
     ...(tokenBytes === undefined ? {} : { tokenBytes }),
     sink,
     now: () => performance.now(),
@@ -133,6 +135,7 @@ function describeModel(model: MoeModel, config: EngineConfig, memory: EngineMemo
       moeLayers.length,
     ),
     trace: config.routingTrace === null ? null : loadRoutingTrace(config.routingTrace, geometry),
+    isTraceTurned: config.turnsTrace === true,
   };
 }
 

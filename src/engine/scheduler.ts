@@ -17,24 +17,31 @@ export interface Runnable {
  *
  * @param sequences in order of arrival.
  * @param out Int32Array with at least one entry a sequence.
+ * @param rests 1 for a sequence that waits for its turn: gears.ts.
  * @returns tokens scheduled.
  */
-export function scheduleStep(sequences: readonly Runnable[], stepTokens: number, out: Int32Array): number {
+export function scheduleStep(
+  sequences: readonly Runnable[],
+  stepTokens: number,
+  out: Int32Array,
+  rests: ArrayLike<number> = [],
+): number {
   out.fill(0, 0, sequences.length);
+  const pending = (i: number): number => (rests[i] === 1 ? 0 : sequences[i]!.pending);
   let left = stepTokens;
   let runnable = 0;
-  for (const sequence of sequences) if (sequence.pending > 0) ++runnable;
+  for (let i = 0; i < sequences.length; ++i) if (pending(i) > 0) ++runnable;
   if (runnable > left) {
-    for (; left > 0; --left) out[longestWaiting(sequences, out)] = 1;
+    for (; left > 0; --left) out[longestWaiting(sequences, pending, out)] = 1;
     return stepTokens;
   }
 
   let prefilling = 0;
   for (let i = 0; i < sequences.length; ++i) {
-    if (sequences[i]!.pending === 1) {
+    if (pending(i) === 1) {
       out[i] = 1;
       --left;
-    } else if (sequences[i]!.pending > 1) {
+    } else if (pending(i) > 1) {
       ++prefilling;
     }
   }
@@ -42,7 +49,7 @@ export function scheduleStep(sequences: readonly Runnable[], stepTokens: number,
   while (prefilling > 0 && left > 0) {
     const share = Math.max(1, Math.floor(left / prefilling));
     for (let i = 0; i < sequences.length && left > 0; ++i) {
-      const wanted = sequences[i]!.pending - out[i]!;
+      const wanted = pending(i) - out[i]!;
       if (wanted <= 0) continue;
       const given = Math.min(wanted, share, left);
       out[i] = out[i]! + given;
@@ -53,10 +60,10 @@ export function scheduleStep(sequences: readonly Runnable[], stepTokens: number,
   return stepTokens - left;
 }
 
-function longestWaiting(sequences: readonly Runnable[], out: Int32Array): number {
+function longestWaiting(sequences: readonly Runnable[], pending: (i: number) => number, out: Int32Array): number {
   let best = -1;
   for (let i = 0; i < sequences.length; ++i) {
-    if (sequences[i]!.pending === 0 || out[i]! > 0) continue;
+    if (pending(i) === 0 || out[i]! > 0) continue;
     if (best < 0 || sequences[i]!.lastStep < sequences[best]!.lastStep) best = i;
   }
   return best;

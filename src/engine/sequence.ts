@@ -62,6 +62,8 @@ export class Sequence implements Runnable {
   /** Another sequence that computes tokens which this one begins with too; it waits for them. Owned by prefix-cache.ts. */
   ahead: { readonly sequence: Sequence; readonly common: number } | null = null;
   lastStep = -1;
+  /** Milliseconds; see gears.ts. */
+  lastRunMs = 0;
   /** Token events sent and not yet acknowledged. */
   unread = 0;
   failure: MoestroError | null = null;

@@ -51,6 +51,20 @@ export interface PrefetchMetrics {
   readonly offReason: string | null;
 }
 
+/** Who shares the steps of decoding: all streams, or some of them for a turn. See gear-policy.ts. */
+export type Gear = 'joint' | 'burst';
+
+/** "auto" measures which is faster; the other two fix it. */
+export type GearMode = 'auto' | Gear;
+
+export interface GearMetrics {
+  readonly gear: Gear;
+  /** Changes of gear, turns that began, and the longest that a stream waited for its next step. */
+  readonly switches: number;
+  readonly turns: number;
+  readonly gapMaxMs: number;
+}
+
 /** At how many bits one request runs; what is absent falls to the engine's configuration. */
 export interface Precision {
   readonly mode?: Mode;
@@ -89,6 +103,9 @@ export interface EngineConfig {
   /** Sequences open at once, and requests waiting beyond them. */
   readonly maxSequences: number;
   readonly maxQueued: number;
+  /** Who shares the steps of decoding, and the longest a stream should wait for the turns of others. */
+  readonly gear: GearMode;
+  readonly tokenGapMs: number;
   readonly io: { readonly backend: IoBackend; readonly queueDepth: number; readonly direct: boolean };
   /** Reads on a guess before the router has chosen; "auto" measures whether they pay and stops where they do not. */
   readonly prefetch: PrefetchMode;
@@ -96,6 +113,8 @@ export interface EngineConfig {
   readonly maxResidentExperts: number | null;
   /** Recorded routing to use instead of the router's choice: benchmarks only. */
   readonly routingTrace: string | null;
+  /** Beside it: every stream's experts are others, so that streams are unlike. */
+  readonly turnsTrace?: boolean;
   /** Fault injection for tests: byte ranges of experts.bin whose reads fail with EIO. */
   readonly faultRanges?: readonly (readonly [number, number])[];
 }
@@ -282,6 +301,7 @@ export interface EngineMetrics {
   readonly memory: MemoryState | null;
   /** What a missing bit costs in mode `elastic` now: 0 buys all, 1 none above the floors. */
   readonly elasticPrice: number;
+  readonly gears: GearMetrics;
   /** Of decode steps only: for figures per token. */
   readonly decode: {
     readonly hits: number;

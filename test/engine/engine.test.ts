@@ -18,7 +18,7 @@ function reference(prompt: number, length: number, tokens: number, mode: Mode = 
 }
 
 describe('Engine.generate()', () => {
-  it('yields the same tokens whatever slots, chunk, company, block supply and read order', () => {
+  it('yields the same tokens whatever slots, chunk, company, gear, block supply and read order', () => {
     const references = [0, 1, 2].map((prompt) => reference(prompt, 20 + prompt * 9, 12));
     fc.assert(
       fc.property(
@@ -30,6 +30,8 @@ describe('Engine.generate()', () => {
           maxSequences: fc.integer({ min: 1, max: 3 }),
           maxLogitRows: fc.integer({ min: 1, max: 3 }),
           keepsPrefixes: fc.boolean(),
+          gear: fc.constantFrom('auto' as const, 'joint' as const, 'burst' as const),
+          tokenGapMs: fc.constantFrom(0, 50, 100_000),
           seed: fc.integer({ min: 1, max: 1 << 30 }),
         }),
         (options) => {

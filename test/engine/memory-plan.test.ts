@@ -70,6 +70,8 @@ const CONFIG: EngineConfig = {
   chunkTokens: 512,
   maxSequences: 4,
   maxQueued: 16,
+  gear: 'auto',
+  tokenGapMs: 2000,
   io: { backend: 'automatic', queueDepth: 16, direct: true },
   prefetch: 'auto',
   maxResidentExperts: null,

@@ -58,6 +58,8 @@ const start = (more: Partial<EngineConfig> = {}) =>
     chunkTokens: 64,
     maxSequences: 3,
     maxQueued: 8,
+    gear: 'auto',
+    tokenGapMs: 2000,
     io: { backend: 'automatic', queueDepth: 4, direct: true },
     prefetch: 'auto',
     maxResidentExperts: null,

@@ -42,6 +42,7 @@ describe('runBench()', () => {
     const request = {
       promptTokens: 20,
       newTokens: 11,
+      streams: 1,
       repeats: 3,
       seed: 1,
       onProgress: (line: string) => lines.push(line),
@@ -77,7 +78,11 @@ describe('runBench()', () => {
   it('runBench() asks for the same prompts when the seed is the same', async () => {
     const promptsOf = async (seed: number) => {
       const { client, asked, now } = clockedEngine([1]);
-      await runBench(client, { promptTokens: 5, newTokens: 2, repeats: 1, seed, onProgress: () => {} }, now);
+      await runBench(
+        client,
+        { promptTokens: 5, newTokens: 2, streams: 1, repeats: 1, seed, onProgress: () => {} },
+        now,
+      );
       return asked.map((request) => request.promptIds);
     };
     expect(await promptsOf(3)).toEqual(await promptsOf(3));

@@ -6,6 +6,7 @@ import { KV_BLOCK_TOKENS } from '../../src/engine/memory-plan.js';
 import type { Pressure } from '../../src/engine/memory-watch.js';
 import {
   type EngineEvent,
+  type GearMode,
   type GenerateRequest,
   GREEDY,
   type Mode,
@@ -52,6 +53,8 @@ export interface FakeEngineOptions {
   readonly contextLength?: number;
   readonly maxSequences?: number;
   readonly maxQueued?: number;
+  readonly gear?: GearMode;
+  readonly tokenGapMs?: number;
   readonly maxLogitRows?: number;
   readonly vocabSize?: number;
   readonly mode?: Mode;
@@ -205,6 +208,8 @@ export function fakeEngine(options: FakeEngineOptions = {}, sink?: EngineSink) {
     meanBits: null,
     maxSequences: options.maxSequences ?? 4,
     maxQueued: options.maxQueued ?? 8,
+    ...(options.gear === undefined ? {} : { gear: options.gear }),
+    ...(options.tokenGapMs === undefined ? {} : { tokenGapMs: options.tokenGapMs }),
     prefetch: options.prefetch ?? 'off',
     ...(options.keepsPrefixes === true
       ? { prefix: { modelKey: 'toy', blockBytes: TOY_KV_BLOCK_BYTES, memoryBytes: null, opened: null } }

@@ -148,6 +148,7 @@ export const METRICS: EngineMetrics = {
   rssBytes: 90 << 20,
   peakRssBytes: 95 << 20,
   elasticPrice: 0.25,
+  gears: { gear: 'joint', switches: 2, turns: 5, gapMaxMs: 1500 },
   memory: {
     budgetBytes: 100 << 20,
     allowedBytes: 100 << 20,
