@@ -20,6 +20,7 @@ import type {
   MemoryState,
   Mode,
   Precision,
+  Priority,
   Sampling,
   TokenLogprob,
   Usage,
@@ -76,6 +77,7 @@ export interface AnswerOptions {
   readonly precision?: Precision;
   /** Go on where the model would end its answer. */
   readonly ignoreEos?: boolean;
+  readonly priority?: Priority;
   readonly format?: Format;
   /** Beside a format, an answer is either calls or in that format. */
   readonly toolUse?: ToolUse;
@@ -333,17 +335,19 @@ export class TextGenerator {
    * Starts answers that belong to one request; they run side by side, as far as the engine has room.
    *
    * @param signal ends all of them within one step.
+   * @param client who asks: places are shared fairly between clients.
    * @returns events with the number of their job. To be iterated at once, or the signal aborted.
    * @throws {MoestroError} QUEUE_FULL, UNSUPPORTED_FORMAT, before anything has started; while iterating what the engine throws.
    */
   start(
     jobs: readonly Job[],
     signal: AbortSignal,
+    client?: string,
   ): AsyncGenerator<{ readonly index: number; readonly value: AnswerEvent }, void, void> {
     const compiled = jobs.map((job) => ({ job, program: this.#programOf(job.options) }));
     const release = this.#hold(jobs.length);
     signal.addEventListener('abort', release, { once: true });
-    return this.#run(compiled, signal, release);
+    return this.#run(compiled, signal, release, client);
   }
 
   /** Counts answers as under way, until what it returns is called. Throws QUEUE_FULL. */
@@ -363,11 +367,11 @@ export class TextGenerator {
     };
   }
 
-  async *#run(jobs: readonly CompiledJob[], signal: AbortSignal, release: () => void) {
+  async *#run(jobs: readonly CompiledJob[], signal: AbortSignal, release: () => void, client?: string) {
     const left = new AbortController();
     const either = AbortSignal.any([signal, left.signal]);
     try {
-      const answers = jobs.map((compiled) => this.#split(compiled.job, this.#answer(compiled, either)));
+      const answers = jobs.map((compiled) => this.#split(compiled.job, this.#answer(compiled, either, client)));
       yield* mergeAsync(answers, () => left.abort());
     } finally {
       signal.removeEventListener('abort', release);
@@ -387,6 +391,7 @@ export class TextGenerator {
   async *#answer(
     { job: { promptIds, options, continuesText = false, reportsPrompt = false }, program }: CompiledJob,
     signal: AbortSignal,
+    client?: string,
   ): AsyncGenerator<AnswerEvent, void, void> {
     signal.throwIfAborted();
     if (options.maxTokens === 0 && !reportsPrompt) {
@@ -402,6 +407,8 @@ export class TextGenerator {
       sampling: options.sampling,
       ...(options.precision === undefined ? {} : { precision: options.precision }),
       ...(program === null ? {} : { format: program }),
+      ...(options.priority === undefined ? {} : { priority: options.priority }),
+      ...(client === undefined ? {} : { client }),
       ...(reportsPrompt ? { promptLogprobs: options.sampling.topLogprobs ?? 0 } : {}),
     };
     const writer = new AnswerWriter(this.#text, options, continuesText);

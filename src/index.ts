@@ -6,14 +6,14 @@
  *     const answer = await model.chat('And of Peru?').text();
  */
 import { engineConfig, samplingConfig } from './config.js';
-import type { EngineInfo, EngineMetrics, MemoryState, Mode, Sampling, Usage } from './engine/types.js';
+import type { EngineInfo, EngineMetrics, MemoryState, Mode, Priority, Sampling, Usage } from './engine/types.js';
 import { MoestroError } from './errors.js';
 import { type AnswerEvent, precisionAsked, type TextGenerator, type TokenReport } from './generate.js';
 import { openModel } from './open-model.js';
 import type { ChatMessage } from './text/types.js';
 
 export { ERRORS, type ErrorCode, MoestroError } from './errors.js';
-export type { ChatMessage, EngineInfo, EngineMetrics, MemoryState, Mode, Sampling, TokenReport, Usage };
+export type { ChatMessage, EngineInfo, EngineMetrics, MemoryState, Mode, Priority, Sampling, TokenReport, Usage };
 
 /** As the flags of `moestro serve`, under the same checks; what is absent falls to MOESTRO_* and the defaults. */
 export interface LoadOptions {
@@ -55,6 +55,8 @@ export interface AnswerOptions extends Partial<Sampling> {
   readonly mode?: Mode;
   /** As `meanBits` of {@link LoadOptions}, for this answer. Named alone, it means mode "routed". */
   readonly meanBits?: number;
+  /** Who goes first where not all answers can run at once. */
+  readonly priority?: Priority;
   /** Ends the answer within one step; the iteration then throws CANCELLED. */
   readonly signal?: AbortSignal;
   /** Extra variables for the model's chat template. */
@@ -140,11 +142,21 @@ class GeneratedAnswer implements Answer {
       throw new MoestroError('INVALID_ARGUMENT', 'Cannot read an answer twice: call chat() or complete() again');
     }
     this.#hasStarted = true;
-    const { maxTokens = null, stop = [], mode, meanBits, signal, templateKwargs: _, ...drawn } = this.#options;
+    const {
+      maxTokens = null,
+      stop = [],
+      mode,
+      meanBits,
+      priority,
+      signal,
+      templateKwargs: _,
+      ...drawn
+    } = this.#options;
     const options = {
       maxTokens,
       stop: [stop].flat(),
       sampling: { ...this.#generator.defaults, ...drawn },
+      ...(priority === undefined ? {} : { priority }),
       ...precisionAsked(mode, meanBits),
     };
     // `start` wants a signal of its own: aborted when the caller leaves the loop.

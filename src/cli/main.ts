@@ -54,6 +54,11 @@ const COMMANDS: readonly LazyCommand[] = [
     load: async () => (await import('./bench.js')).benchCommand(),
   },
   {
+    name: 'load',
+    summary: 'drive a server with many streams and measure how it feels to them',
+    load: async () => (await import('./load.js')).loadCommand(),
+  },
+  {
     name: 'plan',
     summary: 'show where the memory of a budget goes and predict tokens per second',
     load: async () => (await import('./plan.js')).planCommand(),

@@ -11,7 +11,7 @@ import { DEFAULT_STALL_SHARE, type GovernorGoal, nextPrice, priceInHurry } from 
 import { type PlanSettings, planSettings } from '../experts/plan-settings.js';
 import { Likeness } from '../experts/likeness.js';
 import { planeGains } from '../experts/precision.js';
-import { Residency } from '../experts/residency.js';
+import { expertCapacity, Residency } from '../experts/residency.js';
 import type { NativeEngine } from '../native/binding.js';
 import { type Batch, createBatch, fillBatch } from './batch.js';
 import { checkDrawing, checkEvaluated, checkTokens } from './check-request.js';
@@ -26,6 +26,7 @@ import { type EngineMemory, KV_BLOCK_TOKENS } from './memory-plan.js';
 import type { Pressure } from './memory-watch.js';
 import { MetricsCounters } from './metrics-counters.js';
 import { OpenSequences } from './open-sequences.js';
+import { PrefillShare } from './prefill-share.js';
 import { Policies } from './policies.js';
 import { PooledStates } from './pooled-states.js';
 import { PREFETCH_DEFAULTS } from './prefetch.js';
@@ -118,6 +119,7 @@ export class Engine {
   readonly #counts: Int32Array;
   readonly #gears: Gears;
   readonly #rests: Uint8Array;
+  readonly #prefillShare = new PrefillShare();
   readonly #batch: Batch;
   readonly #policies: Policies;
   readonly #goal: GovernorGoal;
@@ -270,6 +272,8 @@ export class Engine {
         mayJump: request.sampling.topLogprobs === null,
         evaluation: null,
         promptLogprobs: request.promptLogprobs,
+        priority: request.priority,
+        client: request.client,
         submittedMs: this.#parts.now(),
       }),
     );
@@ -409,6 +413,7 @@ export class Engine {
     const endedMs = this.#parts.now();
     const ran = { isDecode, decoded, stepMs: endedMs - started, stallMs: report.stallMs };
     this.#gears.stepped(stepped, endedMs, ran);
+    this.#prefillShare.stepped(decoded, tokens - decoded, ran.stepMs);
     const logitsMs = this.#rows.finishRows(stepped, this.#batch);
     ++this.#step;
     const stepMs = this.#parts.now() - started;
@@ -434,12 +439,22 @@ export class Engine {
     do {
       const { running } = this.#open;
       this.#gears.choose(running, this.#parts.now(), this.#rests);
-      if (scheduleStep(running, this.#batch.tokenIds.length, this.#counts, this.#rests) === 0) return false;
+      if (scheduleStep(running, this.#stepTokens(), this.#counts, this.#rests) === 0) return false;
       this.#open.takeBlocks(this.#counts);
       fillBatch(this.#batch, this.#open.running, this.#counts);
       // None is left when all that were chosen had to give their blocks back: then others are, as far as there are.
     } while (this.#batch.tokens === 0);
     return true;
+  }
+
+  /** Tokens of the next step at most. */
+  #stepTokens(): number {
+    const most = this.#batch.tokenIds.length;
+    const { layers, experts } = this.residency;
+    if (expertCapacity(this.residency) < layers * experts) return most;
+    let decoding = 0;
+    for (const { isDecoding } of this.#open.running) if (isDecoding) ++decoding;
+    return this.#prefillShare.tokens(decoding, most);
   }
 
   live(): EngineLive {

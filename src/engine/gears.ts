@@ -124,7 +124,7 @@ export class Gears {
   /** A step has run with those of `ran`, whose tokens are drawn next. */
   stepped(ran: readonly Geared[], nowMs: number, step: GearStep): void {
     for (const sequence of ran) {
-      if (isDecoding(sequence)) this.#gapMaxMs = Math.max(this.#gapMaxMs, nowMs - sequence.lastRunMs);
+      if (sequence.generated > 0) this.#gapMaxMs = Math.max(this.#gapMaxMs, nowMs - sequence.lastRunMs);
       sequence.lastRunMs = nowMs;
     }
     if (!step.isDecode) return;

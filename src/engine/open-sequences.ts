@@ -1,11 +1,12 @@
 /**
  * Which sequences are open, which of them run and which wait, and who has KV blocks: the one owner of both lists.
- * First come, first served; where blocks run out the sequence that came last gives its own back.
+ * Who is next in line: nextInLine; where blocks run out the sequence that came last gives its own back.
  */
 import { MoestroError } from '../errors.js';
 import type { BlockTable, KvBlocks } from './kv-blocks.js';
 import type { PrefixCache } from './prefix/prefix-cache.js';
 import type { Sequence } from './sequence.js';
+import { nextInLine } from './next-in-line.js';
 import { EVALUATION_BYTES_MAX } from './types.js';
 
 export class OpenSequences {
@@ -70,8 +71,11 @@ export class OpenSequences {
 
   /** Lets those run that have room. Each takes the blocks of all its known tokens now, so that none starts in vain. */
   admit(): void {
-    while (this.#waiting.length > 0 && this.#hasRoomFor(this.#waiting[0]!)) {
-      const sequence = this.#waiting.shift()!;
+    while (this.#waiting.length > 0) {
+      const next = nextInLine(this.#waiting, this.#running);
+      const sequence = this.#waiting[next]!;
+      if (!this.#hasRoomFor(sequence)) return;
+      this.#waiting.splice(next, 1);
       this.#prefixes?.restore(sequence);
       this.#blocks.grow(sequence.table, sequence.tokens.length);
       this.#prefixes?.lookAhead(sequence, this.#running);

@@ -8,7 +8,7 @@ import type { PooledStates } from './pooled-states.js';
 import type { PrefixNode } from './prefix/prefix-index.js';
 import type { Sampler } from './sampler.js';
 import type { Runnable } from './scheduler.js';
-import type { Usage } from './types.js';
+import type { Priority, Usage } from './types.js';
 
 /** Token events a client may leave unread before its sequence waits: a slow reader takes no more than that of memory. */
 export const UNREAD_TOKENS_MAX = 256;
@@ -34,7 +34,11 @@ export interface SequenceOptions {
   /** Alternatives to report for each token of the prompt; nothing is reported when absent. */
   readonly promptLogprobs?: number | undefined;
   readonly submittedMs: number;
+  readonly priority?: Priority | undefined;
+  readonly client?: string | undefined;
 }
+
+const RANKS: Readonly<Record<Priority, number>> = { high: 1, normal: 0, low: -1 };
 
 export class Sequence implements Runnable {
   readonly id: number;
@@ -51,6 +55,9 @@ export class Sequence implements Runnable {
   readonly evaluation: Evaluation | null;
   readonly pooled: PooledStates | null;
   readonly promptLogprobs: number | null;
+  /** Higher goes first; places of one rank are shared fairly between clients. */
+  readonly rank: number;
+  readonly client: string;
   /** Tokens of the prompt that were reported; what is computed anew is not reported anew. */
   promptReported = 1;
   /** Tokens whose keys and values are in the KV cache. */
@@ -92,6 +99,8 @@ export class Sequence implements Runnable {
     this.evaluation = options.evaluation;
     this.pooled = options.pooled ?? null;
     this.promptLogprobs = options.promptLogprobs ?? null;
+    this.rank = RANKS[options.priority ?? 'normal'];
+    this.client = options.client ?? '';
     this.#submittedMs = options.submittedMs;
   }
 

@@ -152,6 +152,9 @@ export const GREEDY: Sampling = {
   topLogprobs: null,
 };
 
+/** Who goes first where not all can run at once. */
+export type Priority = 'high' | 'normal' | 'low';
+
 export interface GenerateRequest {
   readonly promptIds: readonly number[];
   /** null: until end of sequence or the end of the context. */
@@ -162,6 +165,9 @@ export interface GenerateRequest {
   readonly precision?: Precision;
   /** What the answer has to be; needs an engine that was given the bytes of its tokens. */
   readonly format?: FormatProgram;
+  /** "normal" when absent. Requests of one priority share places fairly between clients; absent, a client like any other. */
+  readonly priority?: Priority;
+  readonly client?: string;
   /** Report the prompt's own tokens too, with so many alternatives each, 0..20; not when absent. */
   readonly promptLogprobs?: number;
 }

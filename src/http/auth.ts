@@ -25,6 +25,15 @@ export function keyCheck(keys: readonly string[]): (headers: IncomingHttpHeaders
   };
 }
 
+/** Who asks, as far as places are shared: the key where there are keys, which nobody can read back, else the address. */
+export function clientOf(
+  request: { readonly headers: IncomingHttpHeaders; readonly ip: string },
+  hasKeys: boolean,
+): string {
+  const key = hasKeys ? presentedKeys(request.headers)[0] : undefined;
+  return key === undefined ? request.ip : digest(key).toString('base64');
+}
+
 function presentedKeys(headers: IncomingHttpHeaders): string[] {
   const bearer = /^Bearer\s+(\S+)\s*$/i.exec(headers.authorization ?? '')?.[1];
   const plain = headers['x-api-key'];

@@ -180,6 +180,27 @@ describe('Engine.generate()', () => {
   });
 });
 
+describe('Engine admission', () => {
+  it('lets in high priority first, then whoever of the clients has fewer answers running', () => {
+    const { engine, outcome } = fakeEngine({ maxSequences: 1, maxQueued: 8 });
+    const order: number[] = [];
+    const ask = (id: number, client: string, more = {}) =>
+      engine.generate(id, toyRequest(id, 4, 2, { client, ...more }));
+    ask(1, 'a');
+    ask(2, 'a');
+    ask(3, 'b');
+    ask(4, 'b', { priority: 'low' });
+    ask(5, 'a', { priority: 'high' });
+    while (engine.hasWork) {
+      engine.step();
+      for (let id = 1; id <= 5; ++id) {
+        if (!order.includes(id) && outcome(id).events.at(-1)?.kind === 'finish') order.push(id);
+      }
+    }
+    expect(order).toEqual([1, 5, 2, 3, 4]);
+  });
+});
+
 describe('Engine failures', () => {
   it('end the sequences routed to the expert that cannot be read, and only them', () => {
     // Find an expert that one of two prompts needs within its answer and the other does not.

@@ -2,6 +2,7 @@
 import type { FastifyInstance } from 'fastify';
 import type { AnswerEvent, AnswerUsage, TokenReport } from '../../generate.js';
 import { unknownProperties } from '../check.js';
+import { clientOf } from '../auth.js';
 import { clientGone } from '../client-gone.js';
 import { modelFor, type ServerDeps, streaming } from '../deps.js';
 import { COMPLETION_EVENTS, sendEvents } from '../sse.js';
@@ -28,7 +29,7 @@ export function chatCompletionsRoute(app: FastifyInstance, deps: ServerDeps): vo
       splitsReasoning: chat.splitsReasoning,
     }));
     const signal = clientGone(reply, () => deps.metrics.countCancelled('/chat/completions'));
-    const answers = generator.start(jobs, signal);
+    const answers = generator.start(jobs, signal, clientOf(request, deps.config.apiKeys.length > 0));
     if (!chat.stream) return wholeAnswer(answers, newFrame('chatcmpl', 'chat.completion', model), chat);
     const chunks = answerChunks(answers, newFrame('chatcmpl', 'chat.completion.chunk', model), chat);
     await sendEvents(reply, chunks, { ...streaming(deps), format: COMPLETION_EVENTS, signal });

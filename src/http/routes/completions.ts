@@ -2,6 +2,7 @@
 import type { FastifyInstance } from 'fastify';
 import type { AnswerEvent, AnswerUsage, PromptReport, TextGenerator, TokenReport } from '../../generate.js';
 import { unknownProperties } from '../check.js';
+import { clientOf } from '../auth.js';
 import { clientGone } from '../client-gone.js';
 import { modelFor, type ServerDeps, streaming } from '../deps.js';
 import { COMPLETION_EVENTS, sendEvents } from '../sse.js';
@@ -28,7 +29,7 @@ export function completionsRoute(app: FastifyInstance, deps: ServerDeps): void {
       return !completion.echo ? '' : typeof prompt === 'string' ? prompt : generator.textOf(ids);
     });
     const signal = clientGone(reply, () => deps.metrics.countCancelled('/completions'));
-    const answers = generator.start(jobs, signal);
+    const answers = generator.start(jobs, signal, clientOf(request, deps.config.apiKeys.length > 0));
     const frame = newFrame('cmpl', 'text_completion', model);
     if (!completion.stream) return wholeAnswer(answers, frame, completion, echoes);
     const chunks = answerChunks(answers, frame, completion, echoes);

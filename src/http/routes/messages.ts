@@ -2,6 +2,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { MoestroError } from '../../errors.js';
 import { unknownProperties } from '../check.js';
+import { clientOf } from '../auth.js';
 import { clientGone } from '../client-gone.js';
 import { modelFor, type ServerDeps, streaming } from '../deps.js';
 import { errorBody } from '../errors.js';
@@ -27,7 +28,11 @@ export function messagesRoutes(app: FastifyInstance, deps: ServerDeps): void {
     reply.header('request-id', request.id);
     const { model, asked, promptIds } = await prepare(request, reply);
     const signal = clientGone(reply, () => deps.metrics.countCancelled('/messages'));
-    const answers = model.generator.start([{ promptIds, options: asked.options, splitsReasoning: true }], signal);
+    const answers = model.generator.start(
+      [{ promptIds, options: asked.options, splitsReasoning: true }],
+      signal,
+      clientOf(request, deps.config.apiKeys.length > 0),
+    );
     const message = new MessageEvents(model.id, promptIds.length);
     const events = message.from(answers);
     if (!asked.stream) {

@@ -1,6 +1,7 @@
 /** POST /v1/responses: OpenAI's newer way to ask, without anything stored between requests. */
 import type { FastifyInstance } from 'fastify';
 import { unknownProperties } from '../check.js';
+import { clientOf } from '../auth.js';
 import { clientGone } from '../client-gone.js';
 import { modelFor, type ServerDeps, streaming } from '../deps.js';
 import { namedEvent, PING_COMMENT, sendEvents } from '../sse.js';
@@ -16,7 +17,11 @@ export function responsesRoute(app: FastifyInstance, deps: ServerDeps): void {
 
     const promptIds = generator.promptFromChat(asked.messages, asked.templateKwargs, asked.tools, 'input');
     const signal = clientGone(reply, () => deps.metrics.countCancelled('/responses'));
-    const answers = generator.start([{ promptIds, options: asked.options, splitsReasoning: true }], signal);
+    const answers = generator.start(
+      [{ promptIds, options: asked.options, splitsReasoning: true }],
+      signal,
+      clientOf(request, deps.config.apiKeys.length > 0),
+    );
     const response = new ResponseEvents(asked, id);
     const events = response.from(answers);
     if (!asked.stream) {

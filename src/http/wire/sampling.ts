@@ -69,11 +69,18 @@ export const SAMPLING_FIELDS = {
   n_probs: { type: 'number' },
   ignore_eos: { type: 'boolean' },
   return_progress: { type: 'boolean' },
+  service_tier: { type: 'string' },
   moestro: MOESTRO_FIELD,
 } as const;
 
 const SAMPLING_SCHEMA = { type: 'object', properties: SAMPLING_FIELDS } as const;
 export type SamplingBody = XStatic<typeof SAMPLING_SCHEMA>;
+
+/** "priority" goes before all others, "flex" after them; other tiers are as none. */
+function priorityOf(tier: string | undefined): { readonly priority?: 'high' | 'low' } {
+  if (tier === 'priority') return { priority: 'high' };
+  return tier === 'flex' ? { priority: 'low' } : {};
+}
 
 /** What the body is checked against and completed with. */
 export interface ModelLimits {
@@ -130,6 +137,7 @@ export function answerOptions(
     },
     ...(format === undefined ? {} : { format }),
     ...(body.ignore_eos === true ? { ignoreEos: true } : {}),
+    ...priorityOf(body.service_tier),
     ...precisionAsked(mode ?? ((needsForm || format !== undefined) && bits === undefined ? 'exact' : undefined), bits),
   };
 }
