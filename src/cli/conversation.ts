@@ -4,12 +4,18 @@ import { formatBytes } from '../bytes.js';
 import type { SamplingConfig } from '../config.js';
 import { toMoestroError } from '../errors.js';
 import type { AnswerUsage, Message, TextGenerator } from '../generate.js';
+import { statusLine } from './status-line.js';
 import { streamAnswer } from './stream-answer.js';
 
-const HELP = `  /reset   forget the conversation
-  /quit    leave (Ctrl-D too)
-  /help    show this
-  Ctrl-C   stop the answer, else clear the line, else leave
+const HELP = `  /retry          answer the last question anew
+  /undo           forget the last question and its answer
+  /reset          forget the conversation
+  /system TEXT    instructions from now on; the conversation begins anew
+  /status         how long the conversation is, and where the memory goes
+  /quit           leave (Ctrl-D too)
+  /help           show this
+  Ctrl-C          stop the answer, else clear the line, else leave
+  up, down        what was asked before
 `;
 
 /** @param system messages every conversation starts with. */
@@ -35,34 +41,59 @@ export async function converse(
   process.on('SIGINT', interrupt);
   if (isTerminal) process.stderr.write(`${generator.info.modelName}: ask away; /help lists commands\n`);
 
-  let history: Message[] = [...system];
+  let beginning = system;
+  let history: Message[] = [...beginning];
+  const answer = async (): Promise<void> => {
+    answering = new AbortController();
+    const status = statusLine();
+    try {
+      const given = await streamAnswer(generator, history, drawing, stop, answering.signal, (progress) => {
+        if (!isTerminal) return;
+        if (progress === null) status.clear();
+        else status.show(`  reading: ${progress.done} of ${progress.total} tokens`);
+      });
+      // A question whose answer was stopped before its first word is as if never asked.
+      if (given.text === '' && given.isInterrupted) history.pop();
+      else history.push({ role: 'assistant', content: given.text });
+      process.stdout.write('\n');
+      if (isTerminal) process.stderr.write(given.usage === null ? '  stopped\n' : remark(given.usage, generator));
+    } catch (error) {
+      // Too long, or a read that failed: the conversation goes on without the line that could not be answered.
+      history.pop();
+      const { code, message } = toMoestroError(error);
+      const hint = code === 'CONTEXT_LENGTH_EXCEEDED' ? '  hint: /reset forgets what was said before\n' : '';
+      process.stderr.write(`moestro: ${message}\n${hint}`);
+    }
+    answering = null;
+  };
   prompt();
   for await (const line of lines) {
     const input = line.trim();
-    if (input === '/quit' || input === '/exit') break;
-    if (input === '/help') process.stderr.write(HELP);
-    else if (input === '/reset') {
-      history = [...system];
+    const [command, rest] = split(input);
+    if (command === '/quit' || command === '/exit') break;
+    if (command === '/help') process.stderr.write(HELP);
+    else if (command === '/status') process.stderr.write(await statusOf(generator, history));
+    else if (command === '/reset') {
+      history = [...beginning];
       process.stderr.write('  forgotten\n');
-    } else if (input.startsWith('/')) process.stderr.write(`  no command ${input}; /help lists them\n`);
-    else if (input !== '') {
-      answering = new AbortController();
-      history.push({ role: 'user', content: input });
-      try {
-        const answer = await streamAnswer(generator, history, drawing, stop, answering.signal);
-        // A question whose answer was stopped before its first word is as if never asked.
-        if (answer.text === '' && answer.isInterrupted) history.pop();
-        else history.push({ role: 'assistant', content: answer.text });
-        process.stdout.write('\n');
-        if (isTerminal) process.stderr.write(answer.usage === null ? '  stopped\n' : remark(answer.usage));
-      } catch (error) {
-        // Too long, or a read that failed: the conversation goes on without the line that could not be answered.
-        history.pop();
-        const { code, message } = toMoestroError(error);
-        const hint = code === 'CONTEXT_LENGTH_EXCEEDED' ? '  hint: /reset forgets what was said before\n' : '';
-        process.stderr.write(`moestro: ${message}\n${hint}`);
+    } else if (command === '/system') {
+      beginning = rest === '' ? [] : [{ role: 'system', content: rest }];
+      history = [...beginning];
+      process.stderr.write(rest === '' ? '  no instructions\n' : '  from now on\n');
+    } else if (command === '/undo' || command === '/retry') {
+      const asked = history.findLastIndex(({ role }) => role === 'user');
+      if (asked < 0) process.stderr.write('  nothing was asked\n');
+      else if (command === '/undo') {
+        history.splice(asked);
+        process.stderr.write('  forgotten\n');
+      } else {
+        history.splice(asked + 1);
+        await answer();
       }
-      answering = null;
+    } else if (command !== null) process.stderr.write(`  no command ${command}; /help lists them\n`);
+    else if (input !== '') {
+      history.push({ role: 'user', content: input });
+      await answer();
     }
     prompt();
   }
@@ -77,7 +108,29 @@ function clearLine(lines: Interface): void {
   lines.write(null, { ctrl: true, name: 'u' });
 }
 
-function remark({ completionTokens, decodeMs, meanBits, bytesRead }: AnswerUsage): string {
+/** "/system be brief" to its command and the rest; null for what is no command. */
+function split(input: string): readonly [command: string | null, rest: string] {
+  const match = /^(\/\S+)\s*(.*)$/s.exec(input);
+  return match === null ? [null, input] : [match[1]!, match[2]!];
+}
+
+/** The line below an answer: what it took, and how much of the context is used. */
+function remark(
+  { promptTokens, completionTokens, decodeMs, meanBits, bytesRead }: AnswerUsage,
+  generator: TextGenerator,
+): string {
   const rate = decodeMs > 0 ? `${(((completionTokens - 1) * 1000) / decodeMs).toFixed(1)} tokens/s, ` : '';
-  return `  ${completionTokens} tokens, ${rate}${meanBits.toFixed(2)} bits, ${formatBytes(bytesRead)} read\n`;
+  const used = `${promptTokens + completionTokens} of ${generator.info.contextLength} tokens of context`;
+  return `  ${completionTokens} tokens, ${rate}${meanBits.toFixed(2)} bits, ${formatBytes(bytesRead)} read, ${used}\n`;
+}
+
+async function statusOf(generator: TextGenerator, history: readonly Message[]): Promise<string> {
+  const { modelName, mode, level, contextLength } = generator.info;
+  const { hits, misses, rssBytes, budgetBytes } = await generator.metrics();
+  const asked = history.filter(({ role }) => role === 'user').length;
+  const hitRate = hits + misses === 0 ? 'nothing asked for yet' : `hit rate ${(hits / (hits + misses)).toFixed(3)}`;
+  return (
+    `  ${modelName}, ${mode}, level ${level}, ${contextLength} tokens of context\n` +
+    `  ${asked} questions in this conversation, ${formatBytes(rssBytes)} of ${formatBytes(budgetBytes)} in use, ${hitRate}\n`
+  );
 }

@@ -10,20 +10,28 @@ export interface PrintedAnswer {
   readonly usage: AnswerUsage | null;
 }
 
-/** Writes the text to standard output and nothing else. What the signal cuts short is an answer too. */
+/**
+ * Writes the text to standard output and nothing else. What the signal cuts short is an answer too.
+ *
+ * @param onPrompt told how far a prompt of several steps is, and null when its answer begins.
+ */
 export async function streamAnswer(
   generator: TextGenerator,
   messages: readonly Message[],
   { sampling, maxTokens }: SamplingConfig,
   stop: readonly string[],
   signal: AbortSignal,
+  onPrompt: (progress: { readonly done: number; readonly total: number } | null) => void = () => {},
 ): Promise<PrintedAnswer> {
   const promptIds = generator.promptFromChat(messages);
   let text = '';
   let usage: AnswerUsage | null = null;
   try {
     for await (const { value } of generator.start([{ promptIds, options: { maxTokens, stop, sampling } }], signal)) {
-      if (value.kind === 'delta') {
+      if (value.kind === 'prefill') {
+        if (value.done < value.total) onPrompt(value);
+      } else if (value.kind === 'delta') {
+        if (text === '') onPrompt(null);
         text += value.text;
         if (!process.stdout.write(value.text)) await once(process.stdout, 'drain');
       } else if (value.kind === 'finish') {
@@ -32,6 +40,8 @@ export async function streamAnswer(
     }
   } catch (error) {
     if (!signal.aborted) throw error;
+  } finally {
+    if (text === '') onPrompt(null);
   }
   return { text, usage, isInterrupted: usage === null };
 }

@@ -10,6 +10,7 @@ import { describe, expect, it } from 'vitest';
 import { BUNDLED_MODEL } from '../../src/cli/bundled.js';
 import type { Manifest } from '../../src/model/manifest.js';
 import { writeHuggingFace } from '../helpers/tiny-hugging-face.js';
+import { servePocket } from '../conformance/served.js';
 import { makeTinyModel } from '../helpers/tiny-models.js';
 
 const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
@@ -35,7 +36,8 @@ describe('moestro', () => {
   it('lists its commands', async () => {
     const { status, stdout } = await moestro(['--help']);
     expect(status).toBe(0);
-    for (const name of ['serve', 'chat', 'convert', 'inspect', 'eval', 'bench']) expect(stdout).toContain(`  ${name} `);
+    for (const name of ['serve', 'chat', 'convert', 'inspect', 'eval', 'bench', 'load'])
+      expect(stdout).toContain(`  ${name} `);
     expect((await moestro([])).stdout).toBe(stdout);
   });
 
@@ -45,7 +47,8 @@ describe('moestro', () => {
     ['convert', ['--bits', '--calibrate', '--force', 'Examples']],
     ['inspect', ['--json', '--verify', 'the bundled model', 'Examples']],
     ['eval', ['--questions', '--text', '--reference', '--json', 'Examples']],
-    ['bench', ['--prompt-tokens', '--routing-trace', '--json', 'Examples']],
+    ['bench', ['--prompt-tokens', '--streams', '--routing-trace', '--json', 'Examples']],
+    ['load', ['--streams', '--requests', '--seconds', '--api-key', '--json', 'Examples']],
   ] as const)('says with %s --help what the command takes', async (name, words) => {
     const { status, stdout } = await moestro([name, '--help']);
     expect(status).toBe(0);
@@ -72,6 +75,55 @@ describe('moestro', () => {
     const { status, stdout, stderr } = await moestro(['chat', BUNDLED_MODEL, '--temperature', '0'], {}, input);
     expect([status, stdout]).toEqual([0, 'The capital of France is Paris.\n']);
     expect(stderr).toMatch(/^moestro: Cannot take a prompt of \d+ tokens: [^\n]*\n {2}hint: \/reset [^\n]*\n$/);
+  });
+
+  it('chat takes back, asks anew, changes instructions and tells where it stands', async () => {
+    const question = 'What is the capital of France?';
+    const lines = [
+      '/retry',
+      question,
+      '/retry',
+      '/undo',
+      '/retry',
+      '/system Be brief.',
+      '/status',
+      '/bogus x',
+      '/quit',
+    ];
+    const chat = ['chat', BUNDLED_MODEL, '--temperature', '0'];
+    const { status, stdout, stderr } = await moestro(chat, {}, `${lines.join('\n')}\n`);
+    expect([status, stdout]).toEqual([0, 'The capital of France is Paris.\n'.repeat(2)]);
+    const said = stderr.split('\n').map((line) => line.trim());
+    expect(said.slice(0, 4)).toEqual(['nothing was asked', 'forgotten', 'nothing was asked', 'from now on']);
+    expect(said[5]).toMatch(/^0 questions in this conversation, .* in use, hit rate 1/);
+    expect(said[6]).toBe('no command /bogus; /help lists them');
+  });
+
+  it('load says how a server feels, and refuses what is none', async () => {
+    const served = await servePocket();
+    try {
+      const asked = ['load', served.root, '--streams', '3', '--requests', '6', '--new-tokens', '5', '--json'];
+      const { status, stdout } = await moestro(asked);
+      expect(status).toBe(0);
+      expect(JSON.parse(stdout)).toMatchObject({
+        url: `${served.baseURL}/chat/completions`,
+        streams: 3,
+        answered: 6,
+        rejected: 0,
+        failed: 0,
+        tokens: 30,
+        statuses: { 200: 6 },
+        interTokenMs: { p50: expect.any(Number), p99: expect.any(Number) },
+      });
+      const table = await moestro(['load', served.baseURL, '--requests', '1', '--new-tokens', '2', '--completions']);
+      expect(table.stdout).toMatch(/^answers +1 whole, 0 turned away, 0 failed$/m);
+    } finally {
+      await served.close();
+    }
+    const nowhere = await moestro(['load', 'nowhere', '--streams', '1']);
+    expect([nowhere.status, nowhere.stderr]).toEqual([2, expect.stringContaining('Cannot use "nowhere"')]);
+    const silent = await moestro(['load', served.root, '--streams', '1', '--requests', '1']);
+    expect([silent.status, silent.stderr]).toEqual([1, expect.stringContaining('found no whole answer')]);
   });
 
   it('convert --calibrate tells its stretches of work one after the other', async () => {
