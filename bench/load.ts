@@ -1,6 +1,6 @@
 /**
  * Does a server stand 200 clients for minutes, some of which leave, read slowly or send nonsense?
- *   npx tsx bench/load.ts [MODEL.moe] [--clients 200] [--seconds 300] [--tokens 48] [--flags "--max-sequences 8"]
+ *   npx tsx bench/load.ts [MODEL.moe] [--clients 200] [--seconds 300] [--tokens 48] [--flags="--max-sequences 8"]
  *
  * Starts `moestro serve` from dist/ on the bundled model and drives it by bench/rough-clients.ts. Prints one JSON object:
  * requests by kind and status, what was wrong (bar: nothing), spread of the time between two tokens of clients that read
