@@ -47,7 +47,8 @@ export async function driveLoad(
         isOver = !isRejected(answer);
         const waitMs = 1000 * (answer.retryAfterSeconds ?? RETRY_SECONDS);
         if (!isOver && now() + waitMs >= endMs) return;
-        if (!isOver) await sleep(waitMs);
+        // A server that is not there is asked no more often than one that is full.
+        if (!isOver || (answer.status === 0 && next < plan.requests)) await sleep(waitMs);
       }
     }
   };

@@ -146,6 +146,25 @@ describe('driveLoad()', () => {
   });
 });
 
+describe('driveLoad() without a server', () => {
+  it('waits between requests instead of asking without end', async () => {
+    const url = await listen(() => {});
+    await new Promise((resolve) => server!.close(resolve));
+    server = null;
+    const waited: number[] = [];
+    const clock = {
+      now: () => performance.now(),
+      sleep: async (ms: number) => {
+        waited.push(ms);
+      },
+    };
+    const plan = { url, apiKey: null, streams: 1, requests: 3, seconds: Number.POSITIVE_INFINITY, body: () => ({}) };
+    const answers = await driveLoad(plan, clock, () => {});
+    expect(loadFigures(answers, 1)).toMatchObject({ answered: 0, failed: 3, statuses: { 0: 3 } });
+    expect(waited).toEqual([1000, 1000]);
+  });
+});
+
 describe('spread()', () => {
   it('gives values that occurred', () => {
     expect(spread(Array.from({ length: 100 }, (_, i) => 100 - i))).toEqual({ p50: 50, p90: 90, p99: 99, max: 100 });
