@@ -44,7 +44,12 @@ async function bench(modelPath: string, options: BenchOptions): Promise<void> {
   const config = engineConfig(modelPath, givenSettings(options, SETTINGS), process.env, await configFileOf(options));
   const progress = statusLine();
   const maxSequences = Math.max(config.maxSequences, streams);
-  const client = await startEngine({ ...config, maxSequences, prefix: null, routingTrace: options.routingTrace ?? null });
+  const client = await startEngine({
+    ...config,
+    maxSequences,
+    prefix: null,
+    routingTrace: options.routingTrace ?? null,
+  });
   try {
     const { contextLength } = client.info;
     if (promptTokens + newTokens > contextLength) {

@@ -19,7 +19,8 @@ import { statusLine } from './status-line.js';
 
 const SETTINGS = ENGINE_SETTINGS.filter(
   (one) =>
-    !['budget', 'maxQueued', 'gear', 'tokenGap', 'mode', 'meanBits'].includes(one.key) && !PREFIX_SETTINGS.includes(one),
+    !['budget', 'maxQueued', 'gear', 'tokenGap', 'mode', 'meanBits'].includes(one.key) &&
+    !PREFIX_SETTINGS.includes(one),
 );
 /** Budgets from the floor to everything resident where none is named. */
 const POINTS = 8;
