@@ -36,6 +36,8 @@ Napi::FunctionReference* Engine::define(Napi::Env env) {
                                                InstanceMethod<&Engine::finish_layer>("finishLayer"),
                                                InstanceMethod<&Engine::hidden_states>("hiddenStates"),
                                                InstanceMethod<&Engine::logits>("logits"),
+                                               InstanceMethod<&Engine::largest_logit>("largestLogit"),
+                                               InstanceMethod<&Engine::best_logits>("bestLogits"),
                                                InstanceMethod<&Engine::take_completions>("takeCompletions"),
                                                InstanceMethod<&Engine::wait_completions>("waitCompletions"),
                                                InstanceMethod<&Engine::cancel_read>("cancelRead"),
@@ -299,6 +301,12 @@ std::span<const int32_t> Engine::rows_argument(const Napi::CallbackInfo& info) c
   return rows;
 }
 
+std::span<const float> Engine::logits_argument(const Napi::CallbackInfo& info) const {
+  const auto logits = to_span<float>(info.Env(), info[0], "logits", 1);
+  if (logits.size() > size_t{1} << 30) throw_argument(info.Env(), "logits", "of at most 2^30 elements");
+  return logits;
+}
+
 void Engine::hidden_states(const Napi::CallbackInfo& info) {
   const auto rows = rows_argument(info);
   const auto out = to_span<float>(info.Env(), info[1], "out", rows.size() * model_->dims().hidden);
@@ -312,6 +320,25 @@ void Engine::logits(const Napi::CallbackInfo& info) {
     throw_argument(env, "rows", "at most one a token, and at most maxLogitRows");
   const auto out = to_span<float>(env, info[1], "out", rows.size() * model_->dims().vocab);
   model_->logits(rows, out.data());
+}
+
+Napi::Value Engine::largest_logit(const Napi::CallbackInfo& info) {
+  check_open(info.Env());
+  return Napi::Number::New(info.Env(), model_->largest_logit(logits_argument(info)));
+}
+
+Napi::Value Engine::best_logits(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  check_open(env);
+  const auto logits = logits_argument(info);
+  if (!info[1].IsNumber()) throw_argument(env, "least", "a number");
+  const int most = to_int(env, info[2], "most", 0, 1 << 30);
+  const auto ids = to_span<int32_t>(env, info[3], "ids", logits.size());
+  // Sorting goes by logits that must not change meanwhile.
+  const auto* ids_end = static_cast<const void*>(ids.data() + logits.size());
+  const auto* logits_end = static_cast<const void*>(logits.data() + logits.size());
+  if (ids.data() < logits_end && logits.data() < ids_end) throw_argument(env, "ids", "apart from logits");
+  return Napi::Number::New(env, model_->best_logits(logits, info[1].As<Napi::Number>().DoubleValue(), most, ids.data()));
 }
 
 Napi::Value Engine::move_completions(const Napi::CallbackInfo& info) {

@@ -31,6 +31,8 @@ class Engine : public Napi::ObjectWrap<Engine>, private ReadGate {
   void finish_layer(const Napi::CallbackInfo& info);
   void hidden_states(const Napi::CallbackInfo& info);
   void logits(const Napi::CallbackInfo& info);
+  Napi::Value largest_logit(const Napi::CallbackInfo& info);
+  Napi::Value best_logits(const Napi::CallbackInfo& info);
   Napi::Value take_completions(const Napi::CallbackInfo& info);
   Napi::Value wait_completions(const Napi::CallbackInfo& info);
   Napi::Value cancel_read(const Napi::CallbackInfo& info);
@@ -59,6 +61,7 @@ class Engine : public Napi::ObjectWrap<Engine>, private ReadGate {
   std::array<int, 4> slots_argument(const Napi::CallbackInfo& info) const;
   int block_argument(const Napi::CallbackInfo& info, size_t index, const char* what) const;
   std::span<const int32_t> rows_argument(const Napi::CallbackInfo& info) const;
+  std::span<const float> logits_argument(const Napi::CallbackInfo& info) const;
   Napi::Value move_completions(const Napi::CallbackInfo& info);
 
   std::shared_ptr<Ledger> ledger_;

@@ -23,6 +23,7 @@ std::vector<std::string> check_kernels(uint64_t seed) {
   check_swiglu(&log, &random);
   check_kv_store(&log, &random);
   check_attention(&log, &random);
+  check_select_logits(&log, &random);
   check_topk_router(&log, &random);
   std::vector<std::string> failures = log.take();
   const RandomCases random_cases = check_random_cases(seed, kRandomCases);

@@ -283,6 +283,19 @@ void topk_router(Comparison* c) {
              });
 }
 
+void select_logits(Comparison* c) {
+  Random* random = c->random();
+  std::vector<float> x = hostile_values(pick_size(300, random), random);
+  const int n = static_cast<int>(x.size()), begin = pick(random, 0, n);
+  const float bound = random->happens(0.5) ? x[pick(random, 0, n - 1)] : hostile_values(1, random)[0];
+  Outputs out;
+  out.ints.assign(n + 2, -7);
+  c->compare("select_logits of " + std::to_string(n), out, [&](const Kernels& k, Outputs* o) {
+    o->ints[n] = k.find_largest(x.data(), n);
+    o->ints[n + 1] = k.find_from(x.data(), begin, n, bound, o->ints.data());
+  });
+}
+
 }  // namespace
 
 RandomCases check_random_cases(uint64_t seed, int cases) {
@@ -290,6 +303,7 @@ RandomCases check_random_cases(uint64_t seed, int cases) {
   constexpr void (*kKernels[])(Comparison*) = {
       quantize_q8, gemm_q8_dense,  gemm_q8_dense, gemm_q8_dense, gemm_q8_planes, gemm_q8_planes, gemm_q8_planes,
       gemm_f32,    rows_of_floats, rope_f32,      kv_store,      attention,      topk_router,
+      select_logits,
   };
   constexpr int kCount = sizeof kKernels / sizeof kKernels[0];
   Comparison comparison(seed, cases);

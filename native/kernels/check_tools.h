@@ -24,6 +24,7 @@ void check_rope(CheckLog* log, Random* random);
 void check_swiglu(CheckLog* log, Random* random);
 void check_kv_store(CheckLog* log, Random* random);
 void check_attention(CheckLog* log, Random* random);
+void check_select_logits(CheckLog* log, Random* random);
 void check_topk_router(CheckLog* log, Random* random);
 void check_f16(CheckLog* log, Random* random);
 

@@ -10,6 +10,7 @@
 #include "native/kernels/quantize_q8/quantize_q8.h"
 #include "native/kernels/rmsnorm/rmsnorm.h"
 #include "native/kernels/rope/rope.h"
+#include "native/kernels/select_logits/select_logits.h"
 #include "native/kernels/swiglu/swiglu.h"
 #include "native/kernels/topk_router/topk_router.h"
 
@@ -37,6 +38,8 @@ Kernels best_within(Isa isa) {
   table.attention_merge = attention_merge_variants().best(isa);
   table.attention_finish = attention_finish_variants().best(isa);
   table.topk_router = topk_router_variants().best(isa);
+  table.find_largest = find_largest_variants().best(isa);
+  table.find_from = find_from_variants().best(isa);
   table.sigmoid = sigmoid_variants().best(isa);
   table.f16_to_f32 = f16_to_f32_variants().best(isa);
   return table;

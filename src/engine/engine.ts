@@ -180,7 +180,7 @@ export class Engine {
       maxLogitRows: memory.maxLogitRows,
       now: parts.now,
     });
-    this.#scratch = new SamplerScratch(model.architecture.vocabSize);
+    this.#scratch = new SamplerScratch(model.architecture.vocabSize, parts.native);
     this.#counts = new Int32Array(parts.maxSequences);
     this.#rests = new Uint8Array(parts.maxSequences);
     this.#gears = this.#makeGears();

@@ -2,10 +2,11 @@
  * Logits to the next token. Steps in this order: logit bias, penalties, the mask of a format, then greedy (temperature 0: the highest, the
  * lower id among equals) or temperature, min-p, top-k, top-p and one draw.
  *
- * Vocabularies have 150,000 tokens and few of them matter, so nothing is sorted: tokens far below the best are left out
- * first, and only as many of the rest are taken in order, from a heap, as top-k and top-p ask for.
+ * Vocabularies have 150,000 tokens and few of them matter: tokens far below the best are left out first, and only as many
+ * of the rest are put in order as top-k and top-p ask for.
  */
 import type { TokenMask } from '../constrain/masks.js';
+import { type LogitScan, PLAIN_SCAN } from './logit-scan.js';
 import { Random } from './random.js';
 import type { PromptToken, Sampling, TokenLogprob } from './types.js';
 
@@ -32,13 +33,17 @@ const NO_STOPS: ReadonlySet<number> = new Set();
 
 /** Working memory for one vocabulary, shared by all sequences of an engine. */
 export class SamplerScratch {
-  /** Candidates as a heap, best first, and their weights. */
+  /** Candidates, those of them that top-p kept, and their weights. */
   readonly ids: Int32Array;
+  readonly kept: Int32Array;
   readonly weights: Float64Array;
+  readonly scan: LogitScan;
 
-  constructor(vocabSize: number) {
+  constructor(vocabSize: number, scan: LogitScan = PLAIN_SCAN) {
     this.ids = new Int32Array(vocabSize);
+    this.kept = new Int32Array(vocabSize);
     this.weights = new Float64Array(vocabSize);
+    this.scan = scan;
   }
 }
 
@@ -74,7 +79,7 @@ export class Sampler {
     applyBias(logits, this.#sampling, touched);
     applyPenalties(logits, this.#sampling, tokens, touched);
     const first = allowed === null ? 0 : restrict(logits, allowed, stops);
-    const drawn = this.#sampling.temperature > 0 ? this.#draw(logits) : argmax(logits);
+    const drawn = this.#sampling.temperature > 0 ? this.#draw(logits) : this.#scratch.scan.largestLogit(logits);
     // Logits that are no numbers leave no best one: then the first that may stand here.
     const tokenId = logits[drawn]! > Number.NEGATIVE_INFINITY ? drawn : first;
     const raw = touched.get(tokenId) ?? logits[tokenId]!;
@@ -84,44 +89,20 @@ export class Sampler {
   #draw(logits: Float32Array): number {
     const { temperature, topK, topP, minP } = this.#sampling;
     const uniform = this.#random.next();
-    const { ids, weights } = this.#scratch;
-    const top = argmax(logits);
+    const { ids, weights, scan } = this.#scratch;
+    const top = scan.largestLogit(logits);
     const max = logits[top]!;
     if (!Number.isFinite(max)) return top;
     // min-p is a bound on the ratio to the best, so it only moves the cut.
     const cut = minP > 0 ? Math.min(CUT, -Math.log(minP)) : CUT;
-    const threshold = max - cut * temperature;
-    let count = 0;
-    for (let id = 0; id < logits.length; ++id) if (logits[id]! >= threshold) ids[count++] = id;
-
-    if (topK > 0 && topK < count) count = keepBest(logits, ids, count, topK);
+    const least = max - cut * temperature;
+    const count = scan.bestLogits(logits, least, topK, ids);
     let total = 0;
     for (let i = 0; i < count; ++i) {
       weights[i] = Math.exp((logits[ids[i]!]! - max) / temperature);
       total += weights[i]!;
     }
-    if (topP < 1) {
-      // Best first until they hold the share; the heap's order makes what is kept exact.
-      heapify(logits, ids, count);
-      const wanted = topP * total;
-      let kept = 0;
-      let mass = 0;
-      let left = count;
-      while (left > 0 && (kept === 0 || mass < wanted)) {
-        const id = pop(logits, ids, left--);
-        // The popped place at the end of the heap holds what was taken: from the end backwards, best first.
-        const weight = Math.exp((logits[id]! - max) / temperature);
-        weights[left] = weight;
-        mass += weight;
-        ++kept;
-      }
-      let target = uniform * mass;
-      for (let i = count - 1; i > count - kept; --i) {
-        target -= weights[i]!;
-        if (target < 0) return ids[i]!;
-      }
-      return ids[count - kept]!;
-    }
+    if (topP < 1) return this.#drawShare(logits, max, least, count, topP * total, uniform);
     let target = uniform * total;
     for (let i = 0; i < count - 1; ++i) {
       target -= weights[i]!;
@@ -129,6 +110,42 @@ export class Sampler {
     }
     return ids[count - 1]!;
   }
+
+  /** Top-p: of the `count` best, as many as hold the mass that is `wanted`, best first; their order makes what is kept exact. */
+  #drawShare(logits: Float32Array, max: number, least: number, count: number, wanted: number, uniform: number): number {
+    const { ids, kept, weights, scan } = this.#scratch;
+    const { temperature } = this.#sampling;
+    let ordered = 0;
+    if (count <= ORDERED_FIRST) {
+      kept.set(ids.subarray(0, count));
+      ordered = order(logits, kept, count);
+    }
+    let taken = 0;
+    let mass = 0;
+    while (taken < count && (taken === 0 || mass < wanted)) {
+      if (taken === ordered) {
+        const most = Math.min(count, ORDERED_FIRST + 8 * ordered);
+        ordered = order(logits, kept, scan.bestLogits(logits, least, most, kept));
+      }
+      weights[taken] = Math.exp((logits[kept[taken]!]! - max) / temperature);
+      mass += weights[taken++]!;
+    }
+    let target = uniform * mass;
+    for (let i = 0; i < taken - 1; ++i) {
+      target -= weights[i]!;
+      if (target < 0) return kept[i]!;
+    }
+    return kept[taken - 1]!;
+  }
+}
+
+/** Tokens that top-p puts in order at first: it seldom keeps more. */
+const ORDERED_FIRST = 256;
+
+/** Best first, lower ids first among equals. Returns count. */
+function order(logits: Float32Array, ids: Int32Array, count: number): number {
+  ids.subarray(0, count).sort((a, b) => logits[b]! - logits[a]! || a - b);
+  return count;
 }
 
 /**
@@ -140,19 +157,6 @@ export class Sampler {
 export function tokenLogprobs(logits: Float32Array, tokenId: number, count: number): PromptToken {
   const logZ = logSumExp(logits);
   return { tokenId, logprob: logits[tokenId]! - logZ, topLogprobs: topTokens(logits, count, logZ) };
-}
-
-/** The highest logit's token, the lower id among equals. NaN never wins. */
-export function argmax(logits: Float32Array): number {
-  let best = 0;
-  let max = Number.NEGATIVE_INFINITY;
-  for (let id = 0; id < logits.length; ++id) {
-    if (logits[id]! > max) {
-      max = logits[id]!;
-      best = id;
-    }
-  }
-  return best;
 }
 
 /** Takes all others out. Returns the lowest id that is left. */
@@ -208,7 +212,7 @@ function applyPenalties(
 }
 
 function logSumExp(logits: Float32Array): number {
-  const max = logits[argmax(logits)]!;
+  const max = logits[PLAIN_SCAN.largestLogit(logits)]!;
   let sum = 0;
   for (let id = 0; id < logits.length; ++id) {
     const below = logits[id]! - max;
@@ -229,70 +233,4 @@ function topTokens(logits: Float32Array, count: number, logZ: number): TokenLogp
     best[at] = id;
   }
   return best.map((tokenId) => ({ tokenId, logprob: logits[tokenId]! - logZ }));
-}
-
-/**
- * Moves the `count` best of ids[0 .. from), which ascend, to the front, the worst of them first; of equal ones the lower
- * ids are better. Returns count. The front is a heap with its worst on top, which few of the others are better than: a
- * heap of all 150,000 takes 3 ms to make.
- */
-function keepBest(logits: Float32Array, ids: Int32Array, from: number, count: number): number {
-  for (let root = (count >> 1) - 1; root >= 0; --root) siftDownWorst(logits, ids, root, count);
-  for (let i = count; i < from; ++i) {
-    if (!(logits[ids[i]!]! > logits[ids[0]!]!)) continue;
-    ids[0] = ids[i]!;
-    siftDownWorst(logits, ids, 0, count);
-  }
-  for (let left = count - 1; left > 0; --left) {
-    const worst = ids[0]!;
-    ids[0] = ids[left]!;
-    ids[left] = worst;
-    siftDownWorst(logits, ids, 0, left);
-  }
-  ids.subarray(0, count).reverse();
-  return count;
-}
-
-function siftDownWorst(logits: Float32Array, ids: Int32Array, root: number, count: number): void {
-  const id = ids[root]!;
-  let at = root;
-  for (;;) {
-    let child = 2 * at + 1;
-    if (child >= count) break;
-    if (child + 1 < count && isBetter(logits, ids[child]!, ids[child + 1]!)) ++child;
-    if (!isBetter(logits, id, ids[child]!)) break;
-    ids[at] = ids[child]!;
-    at = child;
-  }
-  ids[at] = id;
-}
-
-const isBetter = (logits: Float32Array, a: number, b: number): boolean =>
-  logits[a]! > logits[b]! || (logits[a]! === logits[b]! && a < b);
-
-function heapify(logits: Float32Array, ids: Int32Array, count: number): void {
-  for (let root = (count >> 1) - 1; root >= 0; --root) siftDown(logits, ids, root, count);
-}
-
-/** Takes the best of ids[0 .. count): it ends at ids[count - 1], the others stay a heap. */
-function pop(logits: Float32Array, ids: Int32Array, count: number): number {
-  const best = ids[0]!;
-  ids[0] = ids[count - 1]!;
-  ids[count - 1] = best;
-  siftDown(logits, ids, 0, count - 1);
-  return best;
-}
-
-function siftDown(logits: Float32Array, ids: Int32Array, root: number, count: number): void {
-  const id = ids[root]!;
-  let at = root;
-  for (;;) {
-    let child = 2 * at + 1;
-    if (child >= count) break;
-    if (child + 1 < count && isBetter(logits, ids[child + 1]!, ids[child]!)) ++child;
-    if (!isBetter(logits, ids[child]!, id)) break;
-    ids[at] = ids[child]!;
-    at = child;
-  }
-  ids[at] = id;
 }

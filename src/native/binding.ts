@@ -184,6 +184,14 @@ export interface NativeEngine {
   hiddenStates(rows: Int32Array, out: Float32Array): void;
   /** Final norm and head for the given token rows: out Float32Array [rows.length, vocabSize]. */
   logits(rows: Int32Array, out: Float32Array): void;
+  /** The highest logit's index, the lower one among equals; 0 when none is above minus infinity. NaN never wins. */
+  largestLogit(logits: Float32Array): number;
+  /**
+   * Indices of the logits that are at least `least`, to `ids` (Int32Array of logits.length or more, apart from logits): in
+   * ascending order where they are no more than `most` (0: any number), else the `most` best, best first, lower ones first
+   * among equals. Returns how many.
+   */
+  bestLogits(logits: Float32Array, least: number, most: number, ids: Int32Array): number;
 
   /** Moves finished reads into `out` (Int32Array, COMPLETION_STRIDE entries each); returns how many. */
   takeCompletions(out: Int32Array): number;

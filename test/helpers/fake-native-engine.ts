@@ -7,6 +7,7 @@
  *
  * Reads finish late and out of order, drawn from a seed; the seed is in every message.
  */
+import { PLAIN_SCAN } from '../../src/engine/logit-scan.js';
 import { MoestroError } from '../../src/errors.js';
 import {
   COMPLETION_STRIDE,
@@ -351,6 +352,14 @@ export class FakeNativeEngine implements NativeEngine {
       const h = this.#residual[rows[i]!]!;
       for (let id = 0; id < vocabSize; ++id) out[i * vocabSize + id] = (mix(h, id) % 4096) / 512;
     }
+  }
+
+  largestLogit(logits: Float32Array): number {
+    return PLAIN_SCAN.largestLogit(logits);
+  }
+
+  bestLogits(logits: Float32Array, least: number, most: number, ids: Int32Array): number {
+    return PLAIN_SCAN.bestLogits(logits, least, most, ids);
   }
 
   hiddenStates(rows: Int32Array, out: Float32Array): void {

@@ -58,6 +58,8 @@ const METHODS = [
   'finishLayer',
   'hiddenStates',
   'logits',
+  'largestLogit',
+  'bestLogits',
   'takeCompletions',
   'waitCompletions',
   'cancelRead',

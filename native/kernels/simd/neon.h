@@ -69,6 +69,12 @@ MOESTRO_INLINE F32x16 zero_where_less(F32x16 a, F32x16 b, F32x16 c) {
   return {{zero_quarter(a.v[0], b.v[0], c.v[0]), zero_quarter(a.v[1], b.v[1], c.v[1]),
            zero_quarter(a.v[2], b.v[2], c.v[2]), zero_quarter(a.v[3], b.v[3], c.v[3])}};
 }
+MOESTRO_INLINE uint32_t at_least(F32x16 a, F32x16 b) {
+  const uint32x4_t places = {1, 2, 4, 8};
+  uint32_t bits = 0;
+  for (int i = 0; i < 4; ++i) bits |= vaddvq_u32(vandq_u32(vcgeq_f32(a.v[i], b.v[i]), places)) << (4 * i);
+  return bits;
+}
 MOESTRO_INLINE float sqrt1(float x) { return vget_lane_f32(vsqrt_f32(vdup_n_f32(x)), 0); }
 
 // Lanes 0-3 of the tree after its first two rounds: (0+8)+(4+12), ...

@@ -79,6 +79,12 @@ MOESTRO_INLINE F32x16 negate(F32x16 a) { MOESTRO_LANES(F32x16, float_of(bits_of(
 MOESTRO_INLINE F32x16 zero_where_less(F32x16 a, F32x16 b, F32x16 c) {
   MOESTRO_LANES(F32x16, a.v[i] < b.v[i] ? 0.0f : c.v[i]);
 }
+// Bit i: a[i] >= b[i].
+MOESTRO_INLINE uint32_t at_least(F32x16 a, F32x16 b) {
+  uint32_t bits = 0;
+  for (int i = 0; i < 16; ++i) bits |= static_cast<uint32_t>(a.v[i] >= b.v[i]) << i;
+  return bits;
+}
 MOESTRO_INLINE float sqrt1(float x) { return std::sqrt(x); }
 
 // Lanes are added as (0+8, 1+9, ...), (0+4, ...), (0+2, 1+3), (0+1).
