@@ -1,15 +1,16 @@
 /**
  * What share of a decode step do TypeScript and the calls into native code take?
  *
- *   npx tsx bench/step-overhead.ts MODEL.moe [--budget 18GiB] [--tokens 64] [--threads 2]
+ *   npx tsx bench/step-overhead.ts MODEL.moe [--budget 18GiB] [--tokens 64] [--threads 2] [--greedy]
  *
- * A real engine answers one prompt in this thread, served as its own thread serves it, messages and all. Timed from the
+ * A real engine answers one prompt in this thread, served as its own thread serves it, messages to a client in another and all. Timed from the
  * first token of the answer to the last: all that is not inside a native call is TypeScript. What crossing the border
  * costs is inside, so it is measured on a call that finds nothing to do (`takeCompletions` without reads on their way)
  * and multiplied with the calls counted. Sketch: 48 layers of 6 calls of 0.5 us are 0.15 ms of a step of 50 ms.
  */
+import { EventEmitter } from 'node:events';
 import { parseArgs } from 'node:util';
-import { MessageChannel } from 'node:worker_threads';
+import { MessageChannel, Worker } from 'node:worker_threads';
 import { engineConfig } from '../src/config.js';
 import type { FromEngine, ToEngine } from '../src/engine/messages.js';
 import { openEngine } from '../src/engine/open-engine.js';
@@ -29,6 +30,7 @@ const { values, positionals } = parseArgs({
     threads: { type: 'string' },
     context: { type: 'string', default: '1024' },
     tokens: { type: 'string', default: '64' },
+    greedy: { type: 'boolean', default: false },
   },
 });
 const [modelPath] = positionals;
@@ -56,10 +58,21 @@ function counted(native: NativeEngine): NativeEngine {
 }
 
 const { port1, port2 } = new MessageChannel();
+// The client has a thread of its own, as in a server; this one only has to be there to receive.
+const client = new Worker("require('node:worker_threads').workerData.on('message', () => {})", {
+  eval: true,
+  workerData: port2,
+  transferList: [port2],
+});
+const tell = new EventEmitter();
 const line: EngineLine = {
-  postMessage: (message, transfer) => port1.postMessage(message, transfer === undefined ? [] : [...transfer]),
-  on: (event, listener) => port1.on(event, listener),
-  off: (event, listener) => port1.off(event, listener),
+  postMessage: (message, transfer) => {
+    watch(message);
+    if (transfer === undefined) port1.postMessage(message);
+    else port1.postMessage(message, [...transfer]);
+  },
+  on: (event, listener) => tell.on(event, listener),
+  off: (event, listener) => tell.off(event, listener),
 };
 const { budget, threads, context } = values;
 const config = engineConfig(modelPath, {
@@ -77,13 +90,13 @@ let last: ReturnType<typeof state> | null = null;
 let emptyCallUs = 0;
 let nextId = 1;
 let answered = 0;
-const send = (message: ToEngine) => port2.postMessage(message);
+const send = (message: ToEngine) => setImmediate(() => tell.emit('message', message));
 const ask = (promptTokens: number, maxTokens: number) => {
   const promptIds = Array.from({ length: promptTokens }, (_, i) => (7919 * (i + nextId)) % info.vocabSize);
-  const sampling = { ...GREEDY, temperature: 1, topK: 40, seed: 1 };
+  const sampling = values.greedy ? GREEDY : { ...GREEDY, temperature: 0.7, topK: 40, topP: 0.95, minP: 0.05, seed: 1 };
   send({ kind: 'generate', id: nextId++, request: { promptIds, maxTokens, stopTokenIds: [], sampling } });
 };
-port2.on('message', (message: FromEngine) => {
+function watch(message: FromEngine): void {
   if (message.kind === 'failed' || message.kind === 'broken')
     throw new Error(`The engine failed: ${message.error.message}`);
   if (message.kind !== 'events') return;
@@ -103,10 +116,12 @@ port2.on('message', (message: FromEngine) => {
       send({ kind: 'close' });
     }
   }
-});
+}
+
 ask(WARM_TOKENS, 8);
 await serveEngine(line, engine, native, output);
-port2.close();
+await client.terminate();
+port1.close();
 
 function timeEmptyCalls(): number {
   const completions = new Int32Array(64 * COMPLETION_STRIDE);
@@ -121,6 +136,7 @@ const steps = to!.steps - from!.steps;
 const stepMs = (to!.at - from!.at) / steps;
 const nativeMs = (to!.decodeMs - to!.decodeScriptMs - (from!.decodeMs - from!.decodeScriptMs)) / steps;
 const callsPerStep = (to!.calls - from!.calls) / steps;
+const betweenMs = stepMs - (to!.decodeMs - from!.decodeMs) / steps;
 const borderMs = (callsPerStep * emptyCallUs) / 1000;
 const scriptMs = stepMs - nativeMs;
 console.log(
@@ -131,6 +147,7 @@ console.log(
     steps,
     stepMs: Number(stepMs.toFixed(3)),
     scriptMs: Number(scriptMs.toFixed(3)),
+    betweenStepsMs: Number(betweenMs.toFixed(3)),
     callsPerStep: Number(callsPerStep.toFixed(1)),
     emptyCallUs: Number(emptyCallUs.toFixed(3)),
     borderMs: Number(borderMs.toFixed(3)),

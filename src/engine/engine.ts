@@ -21,6 +21,7 @@ import { Gears } from './gears.js';
 import { RowFinisher } from './finish-rows.js';
 import { Forward, type ForwardModel } from './forward.js';
 import { KvBlocks } from './kv-blocks.js';
+import { TimedScan } from './logit-scan.js';
 import { MemoryKeeper } from './memory-keeper.js';
 import { type EngineMemory, KV_BLOCK_TOKENS } from './memory-plan.js';
 import type { Pressure } from './memory-watch.js';
@@ -81,6 +82,8 @@ export interface EngineParts {
     /** Experts for which there are addresses. */
     readonly expertCapacity: number;
     readonly readPressure: () => Pressure;
+    /** Read ten times a second: quicker than `rss` where there is a quicker way. */
+    readonly readRss?: () => { readonly rssBytes: number };
   };
   /** Half-life of use counts and the plan's settings, for experiments. */
   readonly halfLife?: number;
@@ -115,6 +118,7 @@ export class Engine {
   readonly #open: OpenSequences;
   readonly #rows: RowFinisher;
   readonly #counters = new MetricsCounters();
+  readonly #scan: TimedScan;
   readonly #scratch: SamplerScratch;
   readonly #counts: Int32Array;
   readonly #gears: Gears;
@@ -128,6 +132,7 @@ export class Engine {
   #stepStarted = 0;
   readonly #formats: Formats | null;
   #step = 0;
+  #bytesRead = 0;
 
   constructor(parts: EngineParts) {
     const { memory, model } = parts;
@@ -168,7 +173,7 @@ export class Engine {
     this.#keeper = this.#makeKeeper(() => {
       this.#forward.settings = choose();
     });
-    if (this.#keeper !== null) this.#forward.onLayerEnd = () => this.#keeper?.tick();
+    if (this.#keeper !== null) this.#forward.onLayerEnd = (now) => this.#keeper?.tick(now);
     this.#rows = new RowFinisher({
       native: parts.native,
       open: this.#open,
@@ -180,7 +185,8 @@ export class Engine {
       maxLogitRows: memory.maxLogitRows,
       now: parts.now,
     });
-    this.#scratch = new SamplerScratch(model.architecture.vocabSize, parts.native);
+    this.#scan = new TimedScan(parts.native, parts.now);
+    this.#scratch = new SamplerScratch(model.architecture.vocabSize, this.#scan);
     this.#counts = new Int32Array(parts.maxSequences);
     this.#rests = new Uint8Array(parts.maxSequences);
     this.#gears = this.#makeGears();
@@ -216,7 +222,7 @@ export class Engine {
       gains: mode === 'exact' ? ascending.map(() => 1) : planeGains(model.precision),
       budgetBytes: memory.plan.total,
       runtimeBytes: keep.runtimeBytes,
-      readRss: rss,
+      readRss: keep.readRss ?? rss,
       readPressure: keep.readPressure,
       now,
       onResize,
@@ -387,9 +393,8 @@ export class Engine {
     if (!this.#chooseBatch()) return false;
     this.#keeper?.tick();
     const isDecode = this.#open.running.every((sequence, i) => this.#counts[i] === 0 || sequence.isDecoding);
-    const bytesBefore = this.#parts.native.ioStats().bytesRead;
     const report = this.#forward.run(this.#batch);
-    const bytesRead = this.#parts.native.ioStats().bytesRead - bytesBefore;
+    const bytesRead = this.#bytesSinceStep(report.misses > 0);
 
     const stepped = this.#open.running.filter((_, i) => this.#counts[i]! > 0);
     let decoded = 0;
@@ -426,10 +431,18 @@ export class Engine {
       prefilled: tokens - decoded,
       bytesRead,
       stepMs,
-      nativeMs: report.nativeMs + logitsMs,
+      nativeMs: report.nativeMs + logitsMs + this.#scan.takeMs(),
     });
     this.#prefixes?.writeOne(stepMs);
     return true;
+  }
+
+  /** Bytes of experts read since the step before. Without misses and guesses there are none, and nobody is asked. */
+  #bytesSinceStep(hasMissed: boolean): number {
+    if (!hasMissed && this.#parts.prefetch === 'off') return 0;
+    const before = this.#bytesRead;
+    this.#bytesRead = this.#parts.native.ioStats().bytesRead;
+    return this.#bytesRead - before;
   }
 
   /** Who runs in the next step, with blocks for all of their tokens; false when nobody can. */

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { addElastic, createElasticScratch, type ElasticScratch, raiseElastic } from '../experts/elastic.js';
 import { createLayerPlan, type LayerPlan } from '../experts/layer-plan.js';
 import type { Likeness } from '../experts/likeness.js';
-import { planExperts, type Routing } from '../experts/plan.js';
+import { planExperts, planResident, type Routing } from '../experts/plan.js';
 import type { PlanSettings } from '../experts/plan-settings.js';
 import { chooseLevels, type PrecisionModel } from '../experts/precision.js';
 import { expertCapacity, type Residency } from '../experts/residency.js';
@@ -50,8 +50,8 @@ export class Forward {
   readonly #residency: Residency;
   /** Changed between layers only. */
   settings: PlanSettings;
-  /** Called after each layer with experts, when none is in use. */
-  onLayerEnd: (() => void) | null = null;
+  /** Called with the time when a layer's experts have run and none is in use. */
+  onLayerEnd: ((nowMs: number) => void) | null = null;
   readonly #now: () => number;
   readonly #plan: LayerPlan;
   readonly #verified: VerifiedPlanes;
@@ -125,6 +125,8 @@ export class Forward {
     const native = this.#native;
     const tokens = batch.tokens;
     this.#begin(batch);
+    // Where everything fits there is no choice to learn for; a budget that shrinks meanwhile counts from the next step on.
+    const mayEvict = expertCapacity(this.#residency) < this.#residency.residentBits.length;
     const ids = this.#routing.ids.subarray(0, tokens * architecture.topK);
     const weights = this.#routing.weights.subarray(0, tokens * architecture.topK);
 
@@ -148,19 +150,21 @@ export class Forward {
         this.#choosePrecision(batch);
         this.weightCounts?.add(this.#routing);
         this.prefetch.settle(this.#routing, this.#landReads);
-        this.#residency.reuse.observe(this.#routing, this.#residency.residentBits, expertCapacity(this.#residency));
-        planExperts(this.#routing, this.#residency, this.settings, this.#plan);
-        this.#runPlan(layer, batch);
-        from = this.#now();
+        if (mayEvict) {
+          this.#residency.reuse.observe(this.#routing, this.#residency.residentBits, expertCapacity(this.#residency));
+        }
+        if (planResident(this.#routing, this.#residency, this.#plan) && !this.prefetch.isReading) {
+          from = this.#runResident(layer);
+        } else {
+          planExperts(this.#routing, this.#residency, this.settings, this.#plan);
+          this.#runPlan(layer, batch);
+          from = this.#now();
+        }
+        this.onLayerEnd?.(from);
       } else {
         native.sharedFfn(layer);
       }
       native.finishLayer(layer, weights);
-      if (this.onLayerEnd !== null && layer === moeLayers[moe - 1]) {
-        this.report.nativeMs += this.#now() - from;
-        this.onLayerEnd();
-        from = this.#now();
-      }
       const next = moeLayers[moe];
       if (moe > 0 && next === layer + 1) this.prefetch.guess(moe, next, this.settings);
     }
@@ -230,6 +234,22 @@ export class Forward {
     while (this.prefetch.isReading) this.#landReads(true);
     assert(residency.readingCount === 0, 'a layer ended with reads on their way');
     this.#errors.clear();
+  }
+
+  /**
+   * The usual layer of a decode step where memory is plenty: nothing is read, nothing changes hands, so one call follows the
+   * other. Looks at the clock cost as much as all else here. Returns the time at which it ended.
+   */
+  #runResident(layer: number): number {
+    const plan = this.#plan;
+    for (let group = 0; group < plan.groupCount; ++group) packGroup(plan, group, this.#residency, this.#groups, group);
+    this.report.hits += plan.hits;
+    const from = this.#now();
+    this.#native.sharedFfn(layer);
+    this.#native.runExperts(layer, plan.groupCount, this.#groups, plan.assignments);
+    const ended = this.#now();
+    this.report.nativeMs += ended - from;
+    return ended;
   }
 
   #countMisses(): void {

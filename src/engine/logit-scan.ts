@@ -35,3 +35,36 @@ export const PLAIN_SCAN: LogitScan = {
     return most;
   },
 };
+
+/** Counts the milliseconds spent in a scan: in the engine they are the addon's, not the script's. */
+export class TimedScan implements LogitScan {
+  readonly #scan: LogitScan;
+  readonly #now: () => number;
+  #ms = 0;
+
+  constructor(scan: LogitScan, now: () => number) {
+    this.#scan = scan;
+    this.#now = now;
+  }
+
+  largestLogit(logits: Float32Array): number {
+    const from = this.#now();
+    const best = this.#scan.largestLogit(logits);
+    this.#ms += this.#now() - from;
+    return best;
+  }
+
+  bestLogits(logits: Float32Array, least: number, most: number, ids: Int32Array): number {
+    const from = this.#now();
+    const count = this.#scan.bestLogits(logits, least, most, ids);
+    this.#ms += this.#now() - from;
+    return count;
+  }
+
+  /** Milliseconds since the last time that it was asked. */
+  takeMs(): number {
+    const ms = this.#ms;
+    this.#ms = 0;
+    return ms;
+  }
+}

@@ -135,16 +135,16 @@ export class MemoryKeeper {
   /** Between steps, before sequences are chosen: the only time at which KV blocks may be taken from them. */
   beginStep(): void {
     this.#workMs = 0;
-    this.#look();
+    this.#look(this.#parts.now());
     this.#divide(true);
     this.work();
   }
 
   /** Within a step: when its sequences have taken their blocks, which may need the memory of slots, and between layers. */
-  tick(): void {
+  tick(now = this.#parts.now()): void {
     // A model has dozens of layers, and between most of them nothing that the division goes by has changed.
     const { touched } = this.#parts.blocks;
-    if (this.#look() || touched !== this.#touchedAt) this.#divide(false);
+    if (this.#look(now) || touched !== this.#touchedAt) this.#divide(false);
     this.#touchedAt = touched;
     if (this.#workMs < STEP_WORK_MS) this.work();
   }
@@ -155,8 +155,7 @@ export class MemoryKeeper {
   }
 
   /** True when it is time again to read what the process takes or how pressed the machine is. */
-  #look(): boolean {
-    const now = this.#parts.now();
+  #look(now: number): boolean {
     let hasRead = false;
     if (this.#countsRuntime && now - this.#rssAt >= RSS_EVERY_MS) {
       this.#rssAt = now;

@@ -70,7 +70,12 @@ export async function openEngine(
     now: () => performance.now(),
     drawSeed: () => Math.floor(Math.random() * 2 ** 53),
     rss: readRss,
-    keep: { runtimeBytes: machine.rssBytes, expertCapacity, readPressure },
+    keep: {
+      runtimeBytes: machine.rssBytes,
+      expertCapacity,
+      readPressure,
+      readRss: () => ({ rssBytes: process.memoryUsage.rss() }),
+    },
   });
   const io = native.ioStats();
   return {

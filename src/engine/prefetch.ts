@@ -149,6 +149,7 @@ export class Prefetch {
    * @param land takes completions: when told to, waits for one.
    */
   settle(routing: Routing, land: (wait: boolean) => void): void {
+    if (this.#settings.mode === 'off') return;
     this.#learn(routing);
     const residency = this.#residency;
     const first = routing.layer * residency.experts;

@@ -1,5 +1,4 @@
 /** The engine thread's loop: a step, its events in one message, then the messages that came meanwhile. */
-import { setImmediate as afterMessages } from 'node:timers/promises';
 import { MoestroError } from '../errors.js';
 import type { NativeEngine } from '../native/binding.js';
 import type { Engine } from './engine.js';
@@ -9,6 +8,10 @@ import type { EngineEvent } from './types.js';
 
 export type EngineLine = Line<FromEngine, ToEngine>;
 
+/** Resolved when messages that have come meanwhile are handled. */
+const afterMessages = (resolve: () => void): void => {
+  setImmediate(resolve);
+};
 const WATCH_EVERY_MS = 500;
 
 /** Gathers what a step emits, so that it crosses to the client in one message. */
@@ -67,7 +70,7 @@ export async function serveEngine(
       const isTending = !ran && engine.tend();
       output.flush();
       if (ran || isTending) {
-        await afterMessages();
+        await new Promise<void>(afterMessages);
       } else if (!isClosing) {
         await new Promise<void>((resolve) => {
           wake = resolve;

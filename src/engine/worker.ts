@@ -11,7 +11,8 @@ import type { EngineConfig } from './types.js';
 assert(parentPort !== null, 'src/engine/worker.ts runs as a worker thread only');
 const port = parentPort;
 const line: EngineLine = {
-  postMessage: (message, transfer) => port.postMessage(message, transfer === undefined ? [] : [...transfer]),
+  postMessage: (message, transfer) =>
+    transfer === undefined ? port.postMessage(message) : port.postMessage(message, [...transfer]),
   on: (event, listener) => port.on(event, listener),
   off: (event, listener) => port.off(event, listener),
 };

@@ -55,6 +55,55 @@ export function planExperts(routing: Routing, view: ResidencyView, settings: Pla
   return plan;
 }
 
+/**
+ * The plan of one token whose experts are all resident, the same as `planExperts` makes, without its passes over all experts of
+ * the layer: those take longer than all else that a decode step decides.
+ *
+ * @returns false when it is not so simple; the plan is then to be made by `planExperts`.
+ */
+export function planResident(routing: Routing, view: ResidencyView, plan: LayerPlan): boolean {
+  const { topK, ids, levels, layer } = routing;
+  if (routing.tokens !== 1 || routing.live[0] === 0) return false;
+  const { groupExperts, groupLevels, groupFirst, groupCounts, assignments } = plan;
+  const first = layer * view.experts;
+  for (let at = 0; at < topK; ++at) {
+    const expert = ids[at]!;
+    const level = levels[at]!;
+    if (view.residentBits[first + expert]! < level) return false;
+    // Insertion by id: there are eight or so.
+    let to = at;
+    while (to > 0 && groupExperts[to - 1]! >= expert) {
+      if (groupExperts[to - 1] === expert) return false;
+      groupExperts[to] = groupExperts[to - 1]!;
+      groupLevels[to] = groupLevels[to - 1]!;
+      assignments[to] = assignments[to - 1]!;
+      --to;
+    }
+    groupExperts[to] = expert;
+    groupLevels[to] = level;
+    assignments[to] = at;
+    groupFirst[at] = at;
+    groupCounts[at] = 1;
+  }
+  plan.layer = layer;
+  plan.waveCount = 1;
+  plan.waveGroups[0] = 0;
+  plan.waveGroups[1] = topK;
+  plan.waveReads[0] = 0;
+  plan.waveReads[1] = 0;
+  plan.waveEvicts[0] = 0;
+  plan.waveEvicts[1] = 0;
+  plan.waveSerial[0] = 0;
+  plan.groupCount = topK;
+  plan.readCount = 0;
+  plan.evictCount = 0;
+  plan.hits = topK;
+  plan.misses = 0;
+  plan.missedBitSlots = 0;
+  plan.missedScaleSlots = 0;
+  return true;
+}
+
 function countWanted(routing: Routing, scratch: PlanScratch): void {
   scratch.served.fill(0);
   scratch.mass.fill(0);

@@ -5,7 +5,7 @@ import { lfu } from '../../src/experts/eviction/lfu.js';
 import { lfuDecay } from '../../src/experts/eviction/lfu-decay.js';
 import { lru } from '../../src/experts/eviction/lru.js';
 import { createLayerPlan, type LayerPlan } from '../../src/experts/layer-plan.js';
-import { planExperts, type Routing } from '../../src/experts/plan.js';
+import { planExperts, planResident, type Routing } from '../../src/experts/plan.js';
 import { planSettings } from '../../src/experts/plan-settings.js';
 import { Residency } from '../../src/experts/residency.js';
 
@@ -347,5 +347,52 @@ describe('eviction without prefetch', () => {
       ),
       { numRuns: 60, seed: 3 },
     );
+  });
+});
+
+describe('planResident()', () => {
+  const shape = { layers: 3, experts: 32, topK: 4 };
+  /** What a plan tells its readers. */
+  const told = (plan: LayerPlan) => ({
+    counts: [plan.layer, plan.waveCount, plan.groupCount, plan.readCount, plan.evictCount, plan.hits, plan.misses],
+    missed: [plan.missedBitSlots, plan.missedScaleSlots],
+    waves: [plan.waveGroups, plan.waveReads, plan.waveEvicts].map((of) => [...of.subarray(0, plan.waveCount + 1)]),
+    serial: [...plan.waveSerial.subarray(0, plan.waveCount)],
+    groups: [plan.groupExperts, plan.groupLevels, plan.groupFirst, plan.groupCounts].map((of) => [
+      ...of.subarray(0, plan.groupCount),
+    ]),
+    assignments: [...plan.assignments.subarray(0, plan.groupCount)],
+  });
+
+  it('makes the plan that planExperts() makes where all experts of one token are resident', () => {
+    const ids = fc.uniqueArray(fc.integer({ min: 0, max: shape.experts - 1 }), { minLength: 4, maxLength: 4 });
+    const levels = fc.array(fc.constantFrom(2, 3, 4), { minLength: 4, maxLength: 4 });
+    fc.assert(
+      fc.property(ids, levels, fc.integer({ min: 0, max: 2 }), ids, (chosen, wanted, layer, before) => {
+        const { residency, settings, plan } = setUp(shape, { experts: 96 }, 4);
+        const quick = createLayerPlan(shape.layers, shape.experts, 4, shape.topK);
+        carryOut(planExperts(routing(layer, [chosen, before]), residency, settings, plan), residency);
+        const of = routing(layer, [chosen], 4, wanted);
+        // What an earlier layer left in the arrays does not shine through.
+        planExperts(routing((layer + 1) % 3, [before, chosen]), residency, settings, quick);
+        expect(planResident(of, residency, quick)).toBe(true);
+        expect(told(quick)).toEqual(told(planExperts(of, residency, settings, plan)));
+      }),
+    );
+  });
+
+  it('leaves to planExperts() what needs a read, a failed sequence, several tokens, an expert chosen twice', () => {
+    const { residency, settings, plan } = setUp(shape, { experts: 96 }, 4);
+    carryOut(planExperts(routing(1, [[1, 2, 3, 4]], 3), residency, settings, plan), residency);
+    expect(planResident(routing(1, [[1, 2, 3, 4]], 3), residency, plan)).toBe(true);
+    expect(planResident(routing(1, [[1, 2, 3, 5]], 3), residency, plan)).toBe(false);
+    expect(planResident(routing(1, [[1, 2, 3, 4]], 3, [3, 3, 4, 3]), residency, plan)).toBe(false);
+    expect(planResident(routing(0, [[1, 2, 3, 4]], 3), residency, plan)).toBe(false);
+    expect(planResident(routing(1, [[1, 2, 4, 2]], 3), residency, plan)).toBe(false);
+    const twice = [1, 2, 3, 4];
+    expect(planResident(routing(1, [twice, twice], 3), residency, plan)).toBe(false);
+    const failed = routing(1, [[1, 2, 3, 4]], 3);
+    failed.live[0] = 0;
+    expect(planResident(failed, residency, plan)).toBe(false);
   });
 });
