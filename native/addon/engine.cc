@@ -338,7 +338,8 @@ Napi::Value Engine::best_logits(const Napi::CallbackInfo& info) {
   const auto* ids_end = static_cast<const void*>(ids.data() + logits.size());
   const auto* logits_end = static_cast<const void*>(logits.data() + logits.size());
   if (ids.data() < logits_end && logits.data() < ids_end) throw_argument(env, "ids", "apart from logits");
-  return Napi::Number::New(env, model_->best_logits(logits, info[1].As<Napi::Number>().DoubleValue(), most, ids.data()));
+  return Napi::Number::New(env,
+                           model_->best_logits(logits, info[1].As<Napi::Number>().DoubleValue(), most, ids.data()));
 }
 
 Napi::Value Engine::move_completions(const Napi::CallbackInfo& info) {

@@ -302,8 +302,7 @@ RandomCases check_random_cases(uint64_t seed, int cases) {
   // The matrix products, which branch the most, come most often.
   constexpr void (*kKernels[])(Comparison*) = {
       quantize_q8, gemm_q8_dense,  gemm_q8_dense, gemm_q8_dense, gemm_q8_planes, gemm_q8_planes, gemm_q8_planes,
-      gemm_f32,    rows_of_floats, rope_f32,      kv_store,      attention,      topk_router,
-      select_logits,
+      gemm_f32,    rows_of_floats, rope_f32,      kv_store,      attention,      topk_router,    select_logits,
   };
   constexpr int kCount = sizeof kKernels / sizeof kKernels[0];
   Comparison comparison(seed, cases);

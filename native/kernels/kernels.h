@@ -66,8 +66,8 @@ struct Kernels {
   // normalize: weights divided by their sum. n <= 1024, k <= 64.
   void (*topk_router)(const float* logits, int n, int k, bool normalize, uint16_t* ids, float* weights);
 
-  // Index of the highest of x f32 [n], the lower among equals; 0 for none. Then the indices in [begin, end) of what is at
-  // least `bound`, ascending, and how many. See select_logits.h.
+  // Index of the highest of x f32 [n], the lower among equals; 0 for none. Then the indices in [begin, end) of what is
+  // at least `bound`, ascending, and how many. See select_logits.h.
   int (*find_largest)(const float* x, int n);
   int (*find_from)(const float* x, int begin, int end, float bound, int32_t* ids);
 

@@ -179,7 +179,8 @@ class Model {
   // The highest logit's index, the lower one among equals; 0 when none is above minus infinity. NaN never wins.
   int largest_logit(std::span<const float> logits) const;
   // Indices of the logits that are at least `least` to ids [logits.size()]: all in ascending order where they are no
-  // more than `most` (0: any number), else the `most` best, best first, lower ones first among equals. Returns how many.
+  // more than `most` (0: any number), else the `most` best, best first, lower ones first among equals. Returns how
+  // many.
   int best_logits(std::span<const float> logits, double least, int most, int32_t* ids) const;
 
   // Errors: OUT_OF_MEMORY; then it is off.

@@ -2,8 +2,8 @@
 //
 // find_largest: the index of the highest of x f32 [n], the lower one among equals; 0 when none is above minus infinity.
 // A NaN is never the highest.
-// find_from: writes the indices in [begin, end) whose x is at least `bound`, ascending, to ids int32, which has room for
-// end - begin; returns how many. A NaN is never among them.
+// find_from: writes the indices in [begin, end) whose x is at least `bound`, ascending, to ids int32, which has room
+// for end - begin; returns how many. A NaN is never among them.
 //
 // Results are indices, so all variants are equal.
 #pragma once
