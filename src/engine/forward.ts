@@ -160,7 +160,10 @@ export class Forward {
           this.#runPlan(layer, batch);
           from = this.#now();
         }
-        this.onLayerEnd?.(from);
+        if (this.onLayerEnd !== null) {
+          this.onLayerEnd(from);
+          from = this.#now();
+        }
       } else {
         native.sharedFfn(layer);
       }
