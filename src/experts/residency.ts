@@ -8,7 +8,7 @@
  */
 import assert from 'node:assert/strict';
 import { type LayerPlan, MAX_BITS } from './layer-plan.js';
-import { ReuseModel } from './reuse/reuse-model.js';
+import { ReuseModel, type ReuseWeights } from './reuse/reuse-model.js';
 import { SlotPool } from './slot-pool.js';
 import { UseCounts } from './use-counts.js';
 
@@ -28,6 +28,8 @@ export interface ResidencyShape {
   /** Experts a token uses, and sequences of a step at most: what the reuse model makes room for. */
   readonly topK?: number;
   readonly rows?: number;
+  /** Of the reuse model, for fitting them; the shipped ones when absent. */
+  readonly reuseWeights?: ReuseWeights;
 }
 
 /**
@@ -107,12 +109,10 @@ export class Residency implements ResidencyView {
     this.onProbation = new Uint8Array(keys);
     this.layerExperts = new Int32Array(shape.layers);
     this.floors = layerFloors(shape.layers, shape.experts, expertCapacity(shape));
-    this.reuse = new ReuseModel({
-      layers: shape.layers,
-      experts: shape.experts,
-      topK: shape.topK ?? 1,
-      rows: shape.rows ?? 1,
-    });
+    this.reuse = new ReuseModel(
+      { layers: shape.layers, experts: shape.experts, topK: shape.topK ?? 1, rows: shape.rows ?? 1 },
+      shape.reuseWeights,
+    );
     this.uses = new UseCounts(shape.layers, shape.experts, shape.halfLife ?? DEFAULT_HALF_LIFE, this.reuse.worth);
     this.#scaleSlotOf = new Int32Array(keys).fill(-1);
     this.#bitSlotOf = new Int32Array(keys * MAX_BITS).fill(-1);

@@ -35,7 +35,7 @@ export function recordedMisses(trace: TraceToReplay, geometry: ModelGeometry): M
   const recording = { tokens, layers, topK, ids, weights: null, isRanked: true };
   return (resident) => {
     if (resident >= layers * experts) return 0;
-    const { misses } = replayEngine({ ...trace, recording, experts }, 0, Math.max(1, resident));
+    const { misses } = replayEngine({ ...trace, recording, experts }, 0, { slots: Math.max(1, resident) });
     const scored = misses.subarray((tokens >> 2) * layers);
     return scored.reduce((sum, count) => sum + count, 0) / scored.length;
   };

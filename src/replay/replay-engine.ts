@@ -6,6 +6,7 @@ import { createLayerPlan, type LayerPlan } from '../experts/layer-plan.js';
 import { planExperts, type Routing } from '../experts/plan.js';
 import { planSettings } from '../experts/plan-settings.js';
 import { Residency } from '../experts/residency.js';
+import type { ReuseModel, ReuseWeights } from '../experts/reuse/reuse-model.js';
 import { slotsOf } from './replay-cache.js';
 import type { CacheRun, TraceToReplay } from './types.js';
 
@@ -14,10 +15,18 @@ const LEVEL = 2;
 const ONE_ROW = [1] as const;
 const STREAM = [0] as const;
 
-/** @param slots experts that all layers hold together; at least 1. */
-export function replayEngine(trace: TraceToReplay, share: number, slots = slotsFor(trace, share)): CacheRun {
+export interface EngineReplayOptions {
+  /** Experts that all layers hold together, at least 1; the share of them when absent. */
+  readonly slots?: number;
+  /** Of the reuse model, and a look at it before the first token: for fitting weights. */
+  readonly weights?: ReuseWeights;
+  readonly onStart?: (reuse: ReuseModel) => void;
+}
+
+export function replayEngine(trace: TraceToReplay, share: number, options: EngineReplayOptions = {}): CacheRun {
   const { recording, experts } = trace;
   const { tokens, layers, topK, ids } = recording;
+  const slots = options.slots ?? Math.max(1, slotsOf(share, 'global', layers, experts));
   const residency = new Residency({
     layers,
     experts,
@@ -26,7 +35,9 @@ export function replayEngine(trace: TraceToReplay, share: number, slots = slotsF
     fullLevel: LEVEL,
     topK,
     rows: 1,
+    ...(options.weights === undefined ? {} : { reuseWeights: options.weights }),
   });
+  options.onStart?.(residency.reuse);
   const settings = planSettings(residency, [LEVEL], topK);
   const plan = createLayerPlan(layers, experts, 1, topK);
   const routing: Routing = {
@@ -56,10 +67,6 @@ export function replayEngine(trace: TraceToReplay, share: number, slots = slotsF
     }
   }
   return { misses, slots };
-}
-
-function slotsFor(trace: TraceToReplay, share: number): number {
-  return Math.max(1, slotsOf(share, 'global', trace.recording.layers, trace.experts));
 }
 
 /** Wave by wave as the engine does (engine/forward.ts), with a disk that is always in time. */

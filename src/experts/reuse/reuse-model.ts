@@ -2,32 +2,44 @@
  * What is an expert worth keeping for? The logarithm of E[decay^(turns until its next use)], estimated for every expert
  * that holds slots each time its layer has its turn.
  *
- * The estimate is a logistic regression that starts from plain decayed use and learns while the engine runs: now and then an
- * expert's features are remembered until it is used again, or until that would be too late to matter, and what came of it is
- * one example. What it is told:
+ * The estimate is a logistic regression over what is known of the expert:
  * - uses decayed with half-lives of 2, 8, 32 and 128 tokens, as logarithms: frequency at four time scales,
  * - turns since the last use, and whether that was this turn or the one before: recency,
- * - what followed the earlier tokens that were routed like this one (similar-tokens.ts): context,
- * - the layer, by a bias of its own.
+ * - what followed the earlier tokens that were routed like this one (similar-tokens.ts): context.
+ *
+ * Its weights start from what models have in common (`WEIGHTS`) and follow what the run shows (online-weights.ts).
  *
  * `decay` follows the cache: an expert stays for capacity / misses turns in the mean (Little's law), and a use beyond that is
- * not worth waiting for. Learning to rank victims from recency and frequency: FlashMoE, arXiv:2601.17063, which trains
- * offline; here nothing is trained before the run, and nothing is kept after it.
+ * not worth waiting for. Ranking victims by a model of recency and frequency: FlashMoE, arXiv:2601.17063.
  */
+import { OnlineWeights } from './online-weights.js';
 import { SimilarTokens } from './similar-tokens.js';
 
 const HALF_LIVES = [2, 8, 32, 128] as const;
 const SCALES = HALF_LIVES.length;
-/** Features: uses, three of age, two of similar tokens, and 1. */
-const FEATURES = SCALES + 6;
 const AGE_MAX = 1023;
-/** Steps of gradient descent (AdaGrad with a slowly fading sum); .02 does as well. */
-const RATE = 0.05;
-const FADE = 0.9998;
-/** Examples begun a layer and turn. */
-const EXAMPLES = 6;
 /** Turns of a prompt chunk that counts are decayed by at most: one prompt must not wipe what decoding used. */
 const CHUNK_TURNS = 16;
+/** Examples begun a layer and turn. */
+const EXAMPLES = 4;
+/** Tokens after which decayed counts are scaled down: the shortest half-life reaches 2^100 by then, of a float's 2^127. */
+const RESCALE_TOKENS = 100 * HALF_LIVES[0];
+
+/**
+ * Weights of uses (4), age, used in this turn, used last in the turn before, followed at once, followed soon, and 1: at a
+ * stay of e^1.5 turns in the cache, and what a factor e^1.5 in it adds. Fitted by bench/reuse-weights.ts.
+ */
+const WEIGHTS: readonly number[] = [0.28, 0.28, 0.26, 0, -0.46, 0.77, 0.23, 0.27, 0.26, -1.55];
+const BY_STAY: readonly number[] = [-0.16, 0.07, -0.13, 0.12, 0.18, -0.51, -0.19, -0.28, 0.04, 1.12];
+const STAY = 1.5;
+/** Stays beyond those that the weights were fitted for are taken for the nearest that were. */
+const STAY_LEAST = -1.5;
+const STAY_MOST = 2;
+
+/** The logarithm of a stay in turns, as BY_STAY counts it. */
+export const stayOver = (stay: number): number => Math.min(STAY_MOST, Math.max(STAY_LEAST, Math.log(stay) / STAY - 1));
+
+export const FEATURES = SCALES + 6;
 
 const TABLE = 4096;
 /** Logarithms of shares from 0 to 1, shifted so that usual values lie around 0. */
@@ -44,6 +56,12 @@ export interface ReuseShape {
   readonly rows: number;
 }
 
+/** Weights of the features, and what they change by with the logarithm of the stay: {@link FEATURES} numbers each. */
+export interface ReuseWeights {
+  readonly base: readonly number[];
+  readonly byStay: readonly number[];
+}
+
 /** What one layer of one step routed to. */
 export interface RoutedLayer {
   readonly layer: number;
@@ -56,51 +74,54 @@ export interface RoutedLayer {
 export class ReuseModel {
   /** By expert key: log of the expected use; only those of experts that hold slots are up to date. */
   readonly worth: Float32Array;
+  /** Told the features of every expert that is valued, Float64Array [FEATURES]; for fitting weights. */
+  onValued: ((key: number, features: Float64Array) => void) | null = null;
   readonly #layers: number;
   readonly #experts: number;
+  readonly #prior: ReuseWeights;
   readonly #similar: SimilarTokens;
   readonly #soon: Float32Array;
   readonly #later: Float32Array;
-  /** [key][scale]; turns since the last use by key. */
+  /** [key][scale]: uses times 2^(tokens at the use / half-life), so that nothing is to be done as time goes by. */
   readonly #uses: Float32Array;
-  readonly #age: Uint16Array;
-  readonly #weights: Float64Array;
-  readonly #squares = new Float64Array(FEATURES).fill(0.001);
-  readonly #bias: Float64Array;
+  /** Tokens seen at the last use, by key. */
+  readonly #lastUse: Int32Array;
+  readonly #weights = new Float64Array(FEATURES);
   readonly #features = new Float64Array(FEATURES);
-  /** Examples under way: turn they began at (0: none) and features, by key. */
-  readonly #began: Int32Array;
-  readonly #remembered: Float32Array;
-  readonly #chunkDecay = new Float64Array(SCALES);
+  /** What one use now adds, and what turns a sum into a share. */
+  readonly #added = new Float64Array(SCALES);
   readonly #norms = new Float64Array(SCALES);
   #rows = 0;
-  #turn = 0;
-  #tokensSeen = 0;
-  #turnTokens = 1;
+  #steps = 0;
+  #tokens = 0;
+  /** #tokens at which a use adds 1. */
+  #origin = 0;
   #isDecode = true;
-  #lifetime = 1;
-  #decay = 0.5;
+  #stay = 1;
   #missesPerTurn: number;
   #turnMisses = 0;
   #decodeTurns = 0;
+  readonly #online: OnlineWeights;
   #seed = 12345;
 
-  constructor({ layers, experts, topK, rows }: ReuseShape) {
+  constructor({ layers, experts, topK, rows }: ReuseShape, weights: ReuseWeights = { base: WEIGHTS, byStay: BY_STAY }) {
     const keys = layers * experts;
     this.#layers = layers;
     this.#experts = experts;
+    this.#prior = weights;
     this.worth = new Float32Array(keys);
     this.#similar = new SimilarTokens(layers, experts, topK, rows);
     this.#soon = new Float32Array(experts);
     this.#later = new Float32Array(experts);
     this.#uses = new Float32Array(keys * SCALES);
-    this.#age = new Uint16Array(keys).fill(AGE_MAX);
-    // Before anything is learned: the mean of the scales, and the guess of similar tokens beside it.
-    this.#weights = Float64Array.of(0.3, 0.3, 0.3, 0.3, 0, 0, 0, 0.5, 0.3, 0.5);
-    this.#bias = new Float64Array(layers);
-    this.#began = new Int32Array(keys);
-    this.#remembered = new Float32Array(keys * FEATURES);
+    this.#lastUse = new Int32Array(keys).fill(-AGE_MAX);
+    this.#online = new OnlineWeights(FEATURES, keys);
     this.#missesPerTurn = layers * topK * 0.4;
+  }
+
+  /** Turns that an expert stays in the mean, as far as is known. */
+  get stay(): number {
+    return this.#stay;
   }
 
   /**
@@ -110,7 +131,7 @@ export class ReuseModel {
    * @param capacity experts that all slots hold.
    */
   beginStep(rows: number, streamIds: ArrayLike<number>, rowTokens: ArrayLike<number>, capacity: number): void {
-    if (this.#turn > 0 && this.#isDecode) {
+    if (this.#steps > 0 && this.#isDecode) {
       this.#missesPerTurn += Math.max(0.02, 1 / ++this.#decodeTurns) * (this.#turnMisses - this.#missesPerTurn);
     }
     let longest = 1;
@@ -119,20 +140,24 @@ export class ReuseModel {
     this.#rows = rows;
     this.#turnMisses = 0;
     this.#isDecode = longest === 1;
-    this.#turnTokens = Math.min(longest, CHUNK_TURNS);
-    this.#tokensSeen += this.#turnTokens;
-    ++this.#turn;
-    this.#lifetime = Math.max(0.7, capacity / Math.max(0.001, this.#missesPerTurn));
-    this.#decay = Math.exp(-1 / this.#lifetime);
+    ++this.#steps;
+    this.#tokens += Math.min(longest, CHUNK_TURNS);
+    if (this.#tokens - this.#origin > RESCALE_TOKENS) this.#rescale();
+    this.#stay = Math.max(0.7, capacity / Math.max(0.001, this.#missesPerTurn));
     for (let scale = 0; scale < SCALES; ++scale) {
-      const decay = 2 ** (-1 / HALF_LIVES[scale]!);
-      this.#chunkDecay[scale] = decay ** this.#turnTokens;
-      this.#norms[scale] = (1 - decay) / (1 - decay ** this.#tokensSeen);
+      const halfLife = HALF_LIVES[scale]!;
+      this.#added[scale] = 2 ** ((this.#tokens - this.#origin) / halfLife);
+      const whole = (1 - 2 ** (-this.#tokens / halfLife)) / (1 - 2 ** (-1 / halfLife));
+      this.#norms[scale] = 1 / (this.#added[scale]! * whole);
     }
+    const above = stayOver(this.#stay);
+    for (let i = 0; i < FEATURES; ++i)
+      this.#weights[i] = this.#prior.base[i]! + above * this.#prior.byStay[i]! + this.#online.deltas[i]!;
+    this.#online.expire(this.#steps, Math.ceil(3 * this.#stay) + 1, this.#weights);
   }
 
   /**
-   * A layer was routed, and its slots have not changed hands yet: learns from what was used and values the layer anew.
+   * A layer was routed, and its slots have not changed hands yet: counts what was used and values the layer anew.
    *
    * @param residentBits by key: 0 for an expert that holds no slots.
    */
@@ -142,57 +167,41 @@ export class ReuseModel {
     const { layer } = routed;
     const first = layer * this.#experts;
     const chance = (EXAMPLES * this.#layers) / Math.max(1, capacity);
-    this.#grow(first);
     this.#use(routed, first, residentBits);
     this.#similar.append(layer, routed.ids);
-    this.#similar.guess(layer, this.#decay, this.#soon, this.#later);
+    this.#similar.guess(layer, Math.exp(-1 / this.#stay), this.#soon, this.#later);
     for (let expert = 0; expert < this.#experts; ++expert) {
       const key = first + expert;
-      if (residentBits[key] === 0 && this.#age[key]! > 0) continue;
+      if (residentBits[key] === 0 && this.#lastUse[key] !== this.#tokens) continue;
       this.#describe(key, expert);
-      const z = this.#weigh(this.#features, 0, layer);
+      let z = 0;
+      for (let i = 0; i < FEATURES; ++i) z += this.#weights[i]! * this.#features[i]!;
       this.worth[key] = z > 30 ? 0 : z - Math.log1p(Math.exp(z));
-      if (this.#began[key] === 0 && this.#isDecode && this.#draw() < chance) {
-        this.#began[key] = this.#turn;
-        this.#remembered.set(this.#features, key * FEATURES);
+      this.onValued?.(key, this.#features);
+      if (this.#isDecode && !this.#online.isUnderWay(key) && this.#draw() < chance) {
+        this.#online.begin(key, this.#steps, this.#features);
       }
-    }
-  }
-
-  /** One turn older, and examples that took too long have an end: not used in time. */
-  #grow(first: number): void {
-    const horizon = Math.ceil(3 * this.#lifetime) + 1;
-    const layer = first / this.#experts;
-    for (let key = first; key < first + this.#experts; ++key) {
-      this.#age[key] = Math.min(AGE_MAX, this.#age[key]! + this.#turnTokens);
-      for (let scale = 0; scale < SCALES; ++scale) {
-        const at = key * SCALES + scale;
-        this.#uses[at] = this.#uses[at]! * this.#chunkDecay[scale]!;
-      }
-      if (this.#began[key]! > 0 && this.#turn - this.#began[key]! > horizon) this.#learn(key, layer, 0);
     }
   }
 
   /** Counts the uses of the step, each `age` tokens before the newest of its row. */
   #use(routed: RoutedLayer, first: number, residentBits: Uint8Array): void {
-    const { ids, topK, tokens, layer } = routed;
+    const { ids, topK, tokens } = routed;
     const perRow = Math.max(1, Math.floor(tokens / Math.max(1, this.#rows)));
     for (let token = 0; token < tokens; ++token) {
       // Rows of a chunk are of one length but for the last steps of a prompt: near enough for an age.
       const age = this.#isDecode ? 0 : perRow - 1 - (token % perRow);
       for (let at = token * topK; at < (token + 1) * topK; ++at) {
         const key = first + ids[at]!;
-        if (this.#age[key]! > 0 && residentBits[key] === 0) ++this.#turnMisses;
-        if (this.#began[key]! > 0) {
-          const turns = this.#turn - this.#began[key]!;
-          if (this.#isDecode) this.#learn(key, layer, Math.exp((1 - turns) / this.#lifetime));
-          else this.#began[key] = 0;
-        }
-        if (age < this.#age[key]!) this.#age[key] = age;
+        const usedAt = this.#tokens - age;
+        if (this.#lastUse[key] !== this.#tokens && residentBits[key] === 0) ++this.#turnMisses;
+        this.#online.used(key, this.#steps, this.#stay, this.#weights, this.#isDecode);
+        if (usedAt > this.#lastUse[key]!) this.#lastUse[key] = usedAt;
         if (age > CHUNK_TURNS) continue;
         for (let scale = 0; scale < SCALES; ++scale) {
           const use = key * SCALES + scale;
-          this.#uses[use] = this.#uses[use]! + (age === 0 ? 1 : 2 ** (-age / HALF_LIVES[scale]!));
+          const share = age === 0 ? 1 : 2 ** (-age / HALF_LIVES[scale]!);
+          this.#uses[use] = this.#uses[use]! + share * this.#added[scale]!;
         }
       }
     }
@@ -203,32 +212,13 @@ export class ReuseModel {
     for (let scale = 0; scale < SCALES; ++scale) {
       features[scale] = LOG_USE[shareIndex(this.#uses[key * SCALES + scale]! * this.#norms[scale]!)]!;
     }
-    const age = this.#age[key]!;
+    const age = Math.min(AGE_MAX, this.#tokens - this.#lastUse[key]!);
     features[SCALES] = LOG_AGE[age]!;
     features[SCALES + 1] = age === 0 ? 1 : 0;
     features[SCALES + 2] = age === 1 ? 1 : 0;
     features[SCALES + 3] = LOG_GUESS[shareIndex(this.#soon[expert]!)]!;
     features[SCALES + 4] = LOG_GUESS[shareIndex(this.#later[expert]!)]!;
     features[SCALES + 5] = 1;
-  }
-
-  #weigh(features: Float32Array | Float64Array, from: number, layer: number): number {
-    let z = this.#bias[layer]!;
-    for (let i = 0; i < FEATURES; ++i) z += this.#weights[i]! * features[from + i]!;
-    return z;
-  }
-
-  /** One example has come to its end; `outcome` is decay^(turns - 1), 0 for no use in time. */
-  #learn(key: number, layer: number, outcome: number): void {
-    this.#began[key] = 0;
-    const from = key * FEATURES;
-    const error = outcome - 1 / (1 + Math.exp(-this.#weigh(this.#remembered, from, layer)));
-    for (let i = 0; i < FEATURES; ++i) {
-      const gradient = error * this.#remembered[from + i]!;
-      this.#squares[i] = this.#squares[i]! * FADE + gradient * gradient;
-      this.#weights[i] = this.#weights[i]! + (RATE * gradient) / Math.sqrt(this.#squares[i]! + 0.05);
-    }
-    this.#bias[layer] = this.#bias[layer]! + 0.3 * RATE * error;
   }
 
   /** xorshift32, for examples only: the same in every run. */
@@ -239,5 +229,13 @@ export class ReuseModel {
     x ^= x << 5;
     this.#seed = x | 0;
     return (x >>> 0) / 2 ** 32;
+  }
+
+  #rescale(): void {
+    for (let scale = 0; scale < SCALES; ++scale) {
+      const factor = 2 ** ((this.#origin - this.#tokens) / HALF_LIVES[scale]!);
+      for (let at = scale; at < this.#uses.length; at += SCALES) this.#uses[at] = this.#uses[at]! * factor;
+    }
+    this.#origin = this.#tokens;
   }
 }

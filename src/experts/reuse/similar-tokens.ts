@@ -12,14 +12,16 @@
 
 /** Tokens of the past that are compared with: as many as two prompts, for some 400 KB. */
 const WINDOW = 512;
-/** Most similar tokens that are asked, and tokens after each that are looked at: 8 to 32 and 4 to 16 do as well. */
+/** Most similar tokens that are asked, and tokens after each that are looked at. */
 const NEIGHBOURS = 16;
 const AHEAD = 4;
 const CARRY = 0.5;
+/** Layers that are compared, evenly spread, and at which neighbours are looked up: more of them tell little more. */
+const COMPARED_LAYERS = 16;
 /** Sequences whose overlap is kept; in a step of more the others only add to the history. */
 const STREAMS_MAX = 4;
-/** Numbers of tokens stay small: once a day or so the history starts anew. */
-const CLOCK_MAX = 1 << 24;
+/** A use is the number of its token and the rank in it, in one integer of 31 bits. */
+const USE_BITS = 30;
 
 interface Stream {
   id: number;
@@ -29,12 +31,19 @@ interface Stream {
   row: number;
   step: number;
   overlap: Float32Array;
+  /** Its most similar tokens as of the last layer that was compared, and how much each is listened to: 1 in all. */
+  neighbours: number;
+  readonly nearest: Int32Array;
+  readonly shares: Float64Array;
 }
 
 export class SimilarTokens {
   readonly #experts: number;
   readonly #topK: number;
-  /** [layer][token modulo WINDOW][rank], and for each such entry the number of the token that used the expert before. */
+  readonly #stride: number;
+  readonly #rankBits: number;
+  readonly #clockMax: number;
+  /** [layer][token modulo WINDOW][rank]; of compared layers, for each such entry, the use of the same expert before: -1 for none. */
   readonly #ids: Uint16Array;
   readonly #before: Int32Array;
   readonly #newestUse: Int32Array;
@@ -50,7 +59,6 @@ export class SimilarTokens {
   readonly #rowKept: Int32Array;
   readonly #rowTokens: Int32Array;
   #rows = 0;
-  readonly #nearest = new Int32Array(NEIGHBOURS);
   readonly #nearness = new Float64Array(NEIGHBOURS);
   readonly #seen: Int32Array;
   #stamp = 0;
@@ -59,15 +67,22 @@ export class SimilarTokens {
   constructor(layers: number, experts: number, topK: number, rows: number) {
     this.#experts = experts;
     this.#topK = topK;
+    this.#stride = Math.max(1, Math.round(layers / COMPARED_LAYERS));
+    const compared = Math.ceil(layers / this.#stride);
+    this.#rankBits = Math.ceil(Math.log2(Math.max(2, topK)));
+    this.#clockMax = 2 ** (USE_BITS - this.#rankBits);
     this.#ids = new Uint16Array(layers * WINDOW * topK);
-    this.#before = new Int32Array(layers * WINDOW * topK);
-    this.#newestUse = new Int32Array(layers * experts).fill(-1);
+    this.#before = new Int32Array(compared * WINDOW * topK);
+    this.#newestUse = new Int32Array(compared * experts).fill(-1);
     this.#streams = Array.from({ length: Math.min(rows, STREAMS_MAX) }, () => ({
       id: -1,
       last: -1,
       row: -1,
       step: -1,
       overlap: new Float32Array(WINDOW),
+      neighbours: 0,
+      nearest: new Int32Array(NEIGHBOURS),
+      shares: new Float64Array(NEIGHBOURS),
     }));
     this.#rowFirst = new Int32Array(rows);
     this.#rowKept = new Int32Array(rows);
@@ -77,7 +92,7 @@ export class SimilarTokens {
 
   /** A step begins: row r takes sequence streamIds[r] `rowTokens[r]` tokens further. */
   beginStep(rows: number, streamIds: ArrayLike<number>, rowTokens: ArrayLike<number>): void {
-    if (this.#clock > CLOCK_MAX) this.#forget();
+    if (this.#clock > this.#clockMax - 2 * WINDOW) this.#forget();
     ++this.#step;
     this.#rows = rows;
     this.#stepFirst = this.#clock;
@@ -101,23 +116,38 @@ export class SimilarTokens {
    * turn; overlaps grow by what this layer tells.
    */
   append(layer: number, ids: Uint16Array): void {
-    const topK = this.#topK;
-    for (const stream of this.#streams) if (stream.row >= 0) this.#addOverlap(stream, layer, ids);
+    const isCompared = layer % this.#stride === 0;
+    if (isCompared) {
+      for (const stream of this.#streams) {
+        if (stream.row < 0) continue;
+        this.#addOverlap(stream, layer / this.#stride, ids);
+        this.#findNearest(stream);
+      }
+    }
     let token = 0;
     for (let row = 0; row < this.#rows; ++row) {
       token += this.#rowTokens[row]!;
       const kept = this.#rowKept[row]!;
       for (let i = 0; i < kept; ++i) {
         const number = this.#rowFirst[row]! + i;
-        const entry = (layer * WINDOW + (number % WINDOW)) * topK;
-        const from = (token - kept + i) * topK;
-        for (let rank = 0; rank < topK; ++rank) {
-          const key = layer * this.#experts + ids[from + rank]!;
-          this.#ids[entry + rank] = ids[from + rank]!;
-          this.#before[entry + rank] = this.#newestUse[key]!;
-          this.#newestUse[key] = number;
-        }
+        this.#keep(layer, number, ids, (token - kept + i) * this.#topK);
+        if (isCompared) this.#link(layer / this.#stride, number, ids, (token - kept + i) * this.#topK);
       }
+    }
+  }
+
+  #keep(layer: number, number: number, ids: Uint16Array, from: number): void {
+    const entry = (layer * WINDOW + (number % WINDOW)) * this.#topK;
+    for (let rank = 0; rank < this.#topK; ++rank) this.#ids[entry + rank] = ids[from + rank]!;
+  }
+
+  #link(compared: number, number: number, ids: Uint16Array, from: number): void {
+    const entry = (compared * WINDOW + (number % WINDOW)) * this.#topK;
+    const use = number << this.#rankBits;
+    for (let rank = 0; rank < this.#topK; ++rank) {
+      const key = compared * this.#experts + ids[from + rank]!;
+      this.#before[entry + rank] = this.#newestUse[key]!;
+      this.#newestUse[key] = use + rank;
     }
   }
 
@@ -164,47 +194,45 @@ export class SimilarTokens {
     stream.step = this.#step;
   }
 
-  /** Walks the earlier users of each expert of the row's last token. */
-  #addOverlap(stream: Stream, layer: number, ids: Uint16Array): void {
+  /** Walks the earlier uses of each expert of the row's last token. */
+  #addOverlap(stream: Stream, compared: number, ids: Uint16Array): void {
     const topK = this.#topK;
+    const rankBits = this.#rankBits;
+    const rankMask = (1 << rankBits) - 1;
+    const before = this.#before;
     const { overlap } = stream;
-    const oldestKept = Math.max(0, this.#clock - WINDOW);
+    const oldestUse = Math.max(0, this.#clock - WINDOW) << rankBits;
     let tokens = 0;
     for (let row = 0; row <= stream.row; ++row) tokens += this.#rowTokens[row]!;
     const from = (tokens - 1) * topK;
+    const first = compared * WINDOW;
     for (let rank = 0; rank < topK; ++rank) {
-      const id = ids[from + rank]!;
-      let user = this.#newestUse[layer * this.#experts + id]!;
-      while (user >= oldestKept) {
-        const slot = user % WINDOW;
+      let use = this.#newestUse[compared * this.#experts + ids[from + rank]!]!;
+      while (use >= oldestUse) {
+        const slot = (use >> rankBits) % WINDOW;
         overlap[slot] = overlap[slot]! + 1;
-        let entry = (layer * WINDOW + slot) * topK;
-        while (this.#ids[entry] !== id) ++entry;
-        user = this.#before[entry]!;
+        use = before[(first + slot) * topK + (use & rankMask)]!;
       }
     }
   }
 
   #addGuess(stream: Stream, layer: number, decay: number, soon: Float32Array, later: Float32Array): void {
     const topK = this.#topK;
-    const nearest = this.#nearest;
-    const count = this.#findNearest(stream.overlap);
-    const most = this.#nearness[0]!;
-    if (count === 0 || most <= 0) return;
-    let sum = 0;
-    for (let i = 0; i < count; ++i) sum += (this.#nearness[i]! / most) ** 4;
-    for (let i = 0; i < count; ++i) {
-      let weight = (this.#nearness[i]! / most) ** 4 / sum;
+    const { nearest, shares } = stream;
+    const ids = this.#ids;
+    const seen = this.#seen;
+    for (let i = 0; i < stream.neighbours; ++i) {
+      let weight = shares[i]!;
       const stamp = ++this.#stamp;
       let token = this.#next[nearest[i]! % WINDOW]!;
       for (let ahead = 1; ahead <= AHEAD && token > nearest[i]!; ++ahead) {
         const entry = (layer * WINDOW + (token % WINDOW)) * topK;
-        for (let rank = 0; rank < topK; ++rank) {
-          const id = this.#ids[entry + rank]!;
-          if (this.#seen[id] === stamp) continue;
-          this.#seen[id] = stamp;
-          if (ahead === 1) soon[id] = Math.min(1, soon[id]! + weight);
-          later[id] = Math.min(1, later[id]! + weight);
+        for (let at = entry; at < entry + topK; ++at) {
+          const id = ids[at]!;
+          if (seen[id] === stamp) continue;
+          seen[id] = stamp;
+          if (ahead === 1) soon[id] = soon[id]! + weight;
+          later[id] = later[id]! + weight;
         }
         weight *= decay;
         token = this.#next[token % WINDOW]!;
@@ -212,14 +240,15 @@ export class SimilarTokens {
     }
   }
 
-  /** The tokens before this step with the largest overlap, best first; returns their number. */
-  #findNearest(overlap: Float32Array): number {
-    const nearest = this.#nearest;
+  /** The tokens before this step with the largest overlap, best first, listened to by the fourth power of it. */
+  #findNearest(stream: Stream): void {
+    const { overlap, nearest, shares } = stream;
     const nearness = this.#nearness;
     let count = 0;
+    let least = 0;
     for (let token = Math.max(0, this.#clock - WINDOW); token < this.#stepFirst; ++token) {
       const value = overlap[token % WINDOW]!;
-      if (value === 0 || (count === NEIGHBOURS && value <= nearness[count - 1]!)) continue;
+      if (value <= least) continue;
       let at = count < NEIGHBOURS ? count++ : count - 1;
       while (at > 0 && nearness[at - 1]! < value) {
         nearness[at] = nearness[at - 1]!;
@@ -228,8 +257,16 @@ export class SimilarTokens {
       }
       nearness[at] = value;
       nearest[at] = token;
+      if (count === NEIGHBOURS) least = nearness[count - 1]!;
     }
-    return count;
+    let sum = 0;
+    for (let i = 0; i < count; ++i) {
+      const ratio = nearness[i]! / nearness[0]!;
+      shares[i] = ratio * ratio * ratio * ratio;
+      sum += shares[i]!;
+    }
+    for (let i = 0; i < count; ++i) shares[i] = shares[i]! / sum;
+    stream.neighbours = count;
   }
 
   #forget(): void {
