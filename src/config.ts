@@ -87,6 +87,7 @@ export function engineConfig(
     prefetch: get('prefetch') as PrefetchMode,
     maxResidentExperts: get('maxResidentExperts') as number | null,
     routingTrace: null,
+    recordTrace: (get('recordTrace') as string) || null,
   });
 }
 

@@ -47,6 +47,8 @@ export interface LoadOptions {
   readonly prefixDir?: string;
   readonly prefixDisk?: string | number;
   readonly prefixDailyWrites?: string | number;
+  /** File that routing is written to, for `moestro replay`. */
+  readonly recordTrace?: string;
 }
 
 export interface AnswerOptions extends Partial<Sampling> {

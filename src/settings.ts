@@ -266,6 +266,15 @@ export const ENGINE_SETTINGS: readonly Setting[] = [
     parse: unless('auto', whole(1, 1 << 24)),
   },
   ...PREFIX_SETTINGS,
+  {
+    key: 'recordTrace',
+    flag: '--record-trace <file>',
+    env: 'MOESTRO_RECORD_TRACE',
+    help: 'write which experts every token is routed to, for "moestro replay" (.moetrace); nothing of a text is in it',
+    fallback: '',
+    parse: path,
+    isPath: true,
+  },
 ];
 
 /** What the HTTP server is told. */

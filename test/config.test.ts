@@ -92,6 +92,7 @@ describe('engineConfig()', () => {
       prefetch: 'off',
       maxResidentExperts: null,
       routingTrace: null,
+      recordTrace: null,
     });
   });
 

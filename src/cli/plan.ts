@@ -19,7 +19,7 @@ import { statusLine } from './status-line.js';
 
 const SETTINGS = ENGINE_SETTINGS.filter(
   (one) =>
-    !['budget', 'maxQueued', 'gear', 'tokenGap', 'mode', 'meanBits'].includes(one.key) &&
+    !['budget', 'maxQueued', 'gear', 'tokenGap', 'mode', 'meanBits', 'recordTrace'].includes(one.key) &&
     !PREFIX_SETTINGS.includes(one),
 );
 /** Budgets from the floor to everything resident where none is named. */

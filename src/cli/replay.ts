@@ -5,7 +5,7 @@ import { MoestroError } from '../errors.js';
 import { openTrace } from '../replay/open-trace.js';
 import { plotReplay } from '../replay/plot.js';
 import { POLICY_NAMES, parsePolicy } from '../replay/policies.js';
-import { runReplay } from '../replay/run-replay.js';
+import { AS_RECORDED, runReplay } from '../replay/run-replay.js';
 import type { Counting, MachineModel, ReplayRow, Scope } from '../replay/types.js';
 import { decimalNumber, wholeNumber } from './numbers.js';
 import { statusLine } from './status-line.js';
@@ -36,7 +36,10 @@ interface ReplayOptions {
 export function replayCommand(): Command {
   return new Command('replay')
     .description('Runs recorded routing through residency policies and a model of the disk: hit rates, bytes, stalls.')
-    .argument('<trace...>', 'recordings: .jsonl, .csv or .u8 (raw bytes [token][layer][rank])')
+    .argument(
+      '<trace...>',
+      'recordings: .jsonl, .csv, .u8 (raw bytes [token][layer][rank]) or .moetrace (--record-trace)',
+    )
     .option(
       '--policy <names>',
       `${POLICY_NAMES.join(', ')}; lfu-decay:32 for another half-life in tokens; repeatable (default: lru, lfu-decay, default, belady)`,
@@ -44,7 +47,7 @@ export function replayCommand(): Command {
     )
     .option(
       '--residency <percents>',
-      'experts that are resident, in percent, 12.5 or 12.5%; repeatable (default: 12.5, 25, 50)',
+      'experts that are resident, in percent, 12.5 or 12.5%, or "recorded" for those of a .moetrace; repeatable (default: 12.5, 25, 50)',
       collect,
     )
     .option('--layers <count>', 'MoE layers of the recorded model; a .u8 without it has 48')
@@ -121,6 +124,7 @@ function replay(paths: readonly string[], options: ReplayOptions): void {
 }
 
 function percent(text: string): number {
+  if (text === 'recorded') return AS_RECORDED;
   return decimalNumber('--residency', text.replace(/\s*%$/, ''), 0.1, 100);
 }
 
@@ -148,7 +152,7 @@ function table(rows: readonly ReplayRow[]): string {
   const cells = rows.map((row) => [
     row.trace,
     row.policy,
-    `${row.residency} %`,
+    `${Number(row.residency.toFixed(2))} %`,
     (100 * row.hitRate).toFixed(1),
     (100 * row.hitRateSecondHalf).toFixed(1),
     (row.bytesPerToken / 1e6).toFixed(1),

@@ -47,6 +47,7 @@ import type {
   PrefetchMode,
   Usage,
 } from './types.js';
+import { TraceRecorder, type TraceSink } from './trace-recorder.js';
 import { WeightCounts } from './weight-counts.js';
 
 export interface EngineParts {
@@ -89,6 +90,8 @@ export interface EngineParts {
   readonly halfLife?: number;
   readonly settings?: PlanSettings;
   readonly chooseVictim?: ChooseVictim;
+  /** Where routing is written to, if anywhere. */
+  readonly recordTo?: TraceSink;
 }
 
 /** Slots for which there are addresses: those of all experts that could ever be resident. */
@@ -164,6 +167,7 @@ export class Engine {
     this.#forward = new Forward(parts.native, model, this.residency, choose(), prefetch, limits, parts.now);
     this.#forward.elasticPrice = (done) =>
       parts.elasticPrice ?? priceInHurry(this.#price, done, parts.now() - this.#stepStarted, this.#goal);
+    if (parts.recordTo !== undefined) this.#forward.recorder = this.#makeRecorder(parts.recordTo);
     this.#blocks = new KvBlocks(plan.kvBlocks, KV_BLOCK_TOKENS, plan.contextLength);
     const { native, prefix, now } = parts;
     this.#prefixes = prefix === undefined ? null : new PrefixCache({ native, blocks: this.#blocks, now, ...prefix });
@@ -209,6 +213,24 @@ export class Engine {
     return new Gears(mode, tokenGapMs, (first, second) => likeness.of(first, second));
   }
 
+  #makeRecorder(sink: TraceSink): TraceRecorder {
+    const { model, memory, levels, maxSequences } = this.#parts;
+    const header = {
+      format: 'moestro-routing',
+      version: 1,
+      model: model.name,
+      layers: model.moeLayers.length,
+      experts: model.architecture.expertCount,
+      topK: model.architecture.topK,
+      rows: maxSequences,
+      fullLevel: memory.level,
+      levels: levels.filter((level) => level <= memory.level),
+      bitBytes: model.geometry.bitBytes,
+      scaleBytes: model.geometry.scaleBytes,
+    } as const;
+    return new TraceRecorder(header, memory.plan.chunkTokens, sink);
+  }
+
   #makeKeeper(onResize: () => void): MemoryKeeper | null {
     const { native, memory, model, keep, levels, mode, now, rss } = this.#parts;
     if (keep === undefined) return null;
@@ -247,9 +269,13 @@ export class Engine {
     return this.#keeper.work() || isWriting;
   }
 
-  /** Ends the store of prefixes, with what is still to be written unless the engine broke. The native engine comes after. */
-  close(isBroken = false): void {
+  /**
+   * Ends the store of prefixes, with what is still to be written unless the engine broke, and the recording of routing. The
+   * native engine comes after.
+   */
+  async close(isBroken = false): Promise<void> {
     this.#prefixes?.close(isBroken);
+    await this.#forward.recorder?.close();
   }
 
   /** Something can run in the next step. */
@@ -480,6 +506,7 @@ export class Engine {
       io: this.#parts.native.ioStats(),
       residency: this.residency,
       prefetch: this.#forward.prefetch.metrics(),
+      recording: this.#forward.recorder?.metrics() ?? null,
       sequencesOpen: this.#open.running.length,
       sequencesQueued: this.#open.waiting.length,
       kvBlocksUsed: this.#blocks.used,

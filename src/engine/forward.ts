@@ -17,6 +17,7 @@ import { type ExpertFile, packGroup, packReads, VerifiedPlanes } from './pack.js
 import { Prefetch, type PrefetchSettings } from './prefetch.js';
 import { readError } from './read-error.js';
 import { StepReport } from './step-report.js';
+import type { TraceRecorder } from './trace-recorder.js';
 import type { WeightCounts } from './weight-counts.js';
 
 /**
@@ -52,6 +53,8 @@ export class Forward {
   settings: PlanSettings;
   /** Called with the time when a layer's experts have run and none is in use. */
   onLayerEnd: ((nowMs: number) => void) | null = null;
+  /** Writes down what is routed, where that is asked for. */
+  recorder: TraceRecorder | null = null;
   readonly #now: () => number;
   readonly #plan: LayerPlan;
   readonly #verified: VerifiedPlanes;
@@ -150,6 +153,7 @@ export class Forward {
         this.#choosePrecision(batch);
         this.weightCounts?.add(this.#routing);
         this.prefetch.settle(this.#routing, this.#landReads);
+        this.recorder?.layer(this.#routing, this.#residency);
         if (mayEvict) {
           this.#residency.reuse.observe(this.#routing, this.#residency.residentBits, expertCapacity(this.#residency));
         }
@@ -173,12 +177,14 @@ export class Forward {
     }
     this.report.nativeMs += this.#now() - from;
     this.#tokensRun += tokens;
+    this.recorder?.endStep();
     return this.report;
   }
 
   #begin(batch: Batch): void {
     const { report } = this;
     report.clear();
+    this.recorder?.beginStep(batch);
     this.prefetch.begin(batch.tokens);
     this.#routing.tokens = batch.tokens;
     this.#routing.live.fill(1, 0, batch.tokens);

@@ -2,7 +2,14 @@
 import type { Residency } from '../experts/residency.js';
 import type { IoStats } from '../native/binding.js';
 import type { StepReport } from './step-report.js';
-import type { EngineMetrics, GearMetrics, MemoryState, PrefetchMetrics, PrefixMetrics } from './types.js';
+import type {
+  EngineMetrics,
+  GearMetrics,
+  MemoryState,
+  PrefetchMetrics,
+  PrefixMetrics,
+  RecordingMetrics,
+} from './types.js';
 
 export class MetricsCounters {
   requestsCancelled = 0;
@@ -60,6 +67,7 @@ export class MetricsCounters {
     readonly io: IoStats;
     readonly residency: Residency;
     readonly prefetch: PrefetchMetrics;
+    readonly recording: RecordingMetrics | null;
     readonly sequencesOpen: number;
     readonly sequencesQueued: number;
     readonly kvBlocksUsed: number;

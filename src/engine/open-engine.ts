@@ -14,6 +14,7 @@ import type { ForwardModel } from './forward.js';
 import { type EngineMemory, KV_BLOCK_TOKENS, planMemory, runtimeBytes } from './memory-plan.js';
 import { openPrefixes } from './prefix/open-prefixes.js';
 import { keptBlocksMax } from './prefix/prefix-policy.js';
+import { openTraceFile } from './trace-recorder.js';
 import type { EngineConfig, EngineInfo } from './types.js';
 
 export interface OpenedEngine {
@@ -66,6 +67,7 @@ export async function openEngine(
     gear: config.gear,
     tokenGapMs: config.tokenGapMs,
     ...(tokenBytes === undefined ? {} : { tokenBytes }),
+    ...(config.recordTrace === null ? {} : { recordTo: openTraceFile(config.recordTrace) }),
     sink,
     now: () => performance.now(),
     drawSeed: () => Math.floor(Math.random() * 2 ** 53),

@@ -79,12 +79,12 @@ export async function serveEngine(
       }
     }
     engine.failAll(new MoestroError('ENGINE_CLOSED', 'Cannot finish the request: the engine is closing'));
-    engine.close();
+    await engine.close();
     native.close();
     line.postMessage({ kind: 'closed' });
   } catch (cause) {
     // Not a request's failure but a broken invariant: go down and say why. It ends the open requests too.
-    engine.close(true);
+    await engine.close(true);
     native.close();
     const error = new MoestroError('ENGINE_FAILED', `Cannot go on: the engine failed: ${(cause as Error).message}`);
     error.stack = (cause as Error).stack ?? '';

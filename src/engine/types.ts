@@ -115,6 +115,8 @@ export interface EngineConfig {
   readonly routingTrace: string | null;
   /** Beside it: every stream's experts are others, so that streams are unlike. */
   readonly turnsTrace?: boolean;
+  /** File that routing is written to as the engine runs (experts/recorded-steps.ts); null for none. */
+  readonly recordTrace: string | null;
   /** Fault injection for tests: byte ranges of experts.bin whose reads fail with EIO. */
   readonly faultRanges?: readonly (readonly [number, number])[];
 }
@@ -271,6 +273,16 @@ export interface EngineInfo {
 }
 
 /** Counters since start unless said otherwise. */
+export interface RecordingMetrics {
+  readonly steps: number;
+  /** Steps that were left out because the disk did not keep up. */
+  readonly droppedSteps: number;
+  /** Bytes that are in the file. */
+  readonly bytes: number;
+  /** Why recording ended; null while it goes on. */
+  readonly failure: string | null;
+}
+
 export interface EngineMetrics {
   readonly tokensPrefilled: number;
   readonly tokensDecoded: number;
@@ -283,6 +295,8 @@ export interface EngineMetrics {
   readonly readsInFlight: number;
   readonly readErrors: number;
   readonly prefetch: PrefetchMetrics;
+  /** Of `--record-trace`; null where nothing is recorded. */
+  readonly recording: RecordingMetrics | null;
   readonly stallMs: number;
   readonly prefillMs: number;
   readonly decodeMs: number;

@@ -5,10 +5,12 @@
  * Formats, told apart by the file's ending:
  *   .jsonl  one object a token: {"tok": 1, "layers": [[ids, ascending], ...]}. Ranks and weights are lost.
  *   .csv    turn,phase,step,layer,slot,expert,weight,... with `#` comments before the header line; slot is the rank.
+ *   .moetrace  what an engine wrote with --record-trace: steps, weights and slots too (recorded-steps.ts).
  *   .u8     raw bytes [token][layer][rank], best rank first: 48 layers of 8 of 128 (Qwen3-30B-A3B) unless told otherwise.
  */
 import { readFileSync } from 'node:fs';
 import { MoestroError } from '../errors.js';
+import { type RecordedSteps, readSteps } from './recorded-steps.js';
 
 export interface RoutingTrace {
   /** Geometry of the model it is mapped onto. */
@@ -37,6 +39,8 @@ export interface Recording {
   readonly weights: Float32Array | null;
   /** False when ids stand in ascending order and the router's order is lost. */
   readonly isRanked: boolean;
+  /** Of an engine that ran: its steps, sequences and slots. */
+  readonly live?: RecordedSteps;
 }
 
 const U8_LAYERS = 48;
@@ -107,7 +111,8 @@ function parseRecording(path: string, bytes: Uint8Array, geometry: RecordedGeome
   if (path.endsWith('.jsonl')) return readJsonLines(path, text());
   if (path.endsWith('.csv')) return readCsv(path, text());
   if (path.endsWith('.u8')) return readBytes(path, bytes, geometry);
-  throw invalid(path, 'its name does not end in .jsonl, .csv or .u8');
+  if (path.endsWith('.moetrace')) return readSteps(path, bytes);
+  throw invalid(path, 'its name does not end in .jsonl, .csv, .u8 or .moetrace');
 }
 
 /**

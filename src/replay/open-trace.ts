@@ -12,7 +12,7 @@ import type { TraceToReplay } from './types.js';
 export function openTrace(path: string, geometry: RecordedGeometry): TraceToReplay {
   const recording = loadRecording(path, geometry);
   const usual = path.endsWith('.u8') ? 128 : 2 ** Math.ceil(Math.log2(largestId(recording) + 1));
-  const experts = geometry.experts ?? usual;
+  const experts = geometry.experts ?? recording.live?.header.experts ?? usual;
   if (recording.topK > experts) {
     const found = `top-k ${recording.topK} is above ${experts} experts`;
     throw new MoestroError('INVALID_CONFIG', `Cannot use routing trace "${path}": ${found}`, { path });

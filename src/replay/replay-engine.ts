@@ -70,7 +70,7 @@ export function replayEngine(trace: TraceToReplay, share: number, options: Engin
 }
 
 /** Wave by wave as the engine does (engine/forward.ts), with a disk that is always in time. */
-function carryOut(plan: LayerPlan, residency: Residency): void {
+export function carryOut(plan: LayerPlan, residency: Residency): void {
   const prepare = (wave: number): void => residency.apply(plan, wave);
   if (plan.waveCount > 0) prepare(0);
   for (let wave = 0; wave < plan.waveCount; ++wave) {

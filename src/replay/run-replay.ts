@@ -1,15 +1,20 @@
 /** Traces, policies and sizes in, one row for each combination out. */
+import { MoestroError } from '../errors.js';
 import { playTimeline } from './machine-model.js';
 import { parsePolicy } from './policies.js';
 import { replayBelady } from './replay-belady.js';
 import { replayCache } from './replay-cache.js';
 import { replayEngine } from './replay-engine.js';
+import { replaySteps, type StepsRun } from './replay-steps.js';
 import type { CacheRun, Counting, MachineModel, ReplayRow, Scope, TraceToReplay } from './types.js';
+
+/** In place of a percentage: as many slots as the engine had that recorded the trace; `default` then runs its very steps. */
+export const AS_RECORDED = -1;
 
 export interface ReplayRequest {
   readonly traces: readonly TraceToReplay[];
   readonly policies: readonly string[];
-  /** Percent of all experts. */
+  /** Percent of all experts, or {@link AS_RECORDED}. */
   readonly residencies: readonly number[];
   /** Null for what the tables of the trace are made with: see {@link customary}. */
   readonly scope: Scope | null;
@@ -45,23 +50,27 @@ function replayOne(trace: TraceToReplay, name: string, residency: number, reques
   const usual = customary(trace);
   const scope = request.scope ?? usual.scope;
   const counting = request.counting ?? usual.counting;
-  const share = residency / 100;
+  const share = (residency === AS_RECORDED ? recordedPercent(trace) : residency) / 100;
+  const { live } = trace.recording;
+  const steps =
+    policy.kind === 'engine' && residency === AS_RECORDED && live !== undefined ? replaySteps(trace, live) : null;
   const run =
-    policy.kind === 'engine'
+    steps ??
+    (policy.kind === 'engine'
       ? replayEngine(trace, share)
       : policy.kind === 'belady'
         ? replayBelady(trace, share, scope)
-        : replayCache(trace, share, policy, scope, counting);
+        : replayCache(trace, share, policy, scope, counting));
   const { tokens } = trace.recording;
   const { machine } = request;
   const time = playTimeline(run, trace, machine);
   return {
     trace: trace.name,
     policy: name,
-    residency,
-    hitRate: hitRate(run, trace, 0),
+    residency: 100 * share,
+    hitRate: steps === null ? hitRate(run, trace, 0) : hitRateOf(steps),
     hitRateSecondHalf: hitRate(run, trace, tokens >> 1),
-    bytesPerToken: (missesFrom(run, trace, 0) * machine.expertBytes) / tokens,
+    bytesPerToken: (steps?.readBytes ?? missesFrom(run, trace, 0) * machine.expertBytes) / tokens,
     stallMs: time.stallMs / tokens,
     usefulBytes: 0,
     lateBytes: 0,
@@ -72,6 +81,25 @@ function replayOne(trace: TraceToReplay, name: string, residency: number, reques
     scope: policy.kind === 'engine' ? 'engine' : scope,
     counting: policy.kind === 'cache' ? counting : 'event',
   };
+}
+
+function recordedPercent({ name, recording, experts }: TraceToReplay): number {
+  const { live, layers } = recording;
+  if (live === undefined) {
+    throw new MoestroError(
+      'INVALID_CONFIG',
+      `Cannot replay "${name}" at the size that was recorded: it does not say one`,
+    );
+  }
+  const slots =
+    live.steps.reduce((sum, step) => sum + step.bitSlots[0]!, 0) / live.steps.length / live.header.fullLevel;
+  return Math.min(100, (100 * slots) / (layers * experts));
+}
+
+/** Experts counted once a layer and step, as the engine counts them. */
+function hitRateOf({ hits, misses }: StepsRun): number {
+  const missed = misses.reduce((sum, count) => sum + count, 0);
+  return hits / Math.max(1, hits + missed);
 }
 
 function missesFrom(run: CacheRun, trace: TraceToReplay, token: number): number {

@@ -76,6 +76,7 @@ const CONFIG: EngineConfig = {
   prefetch: 'auto',
   maxResidentExperts: null,
   routingTrace: null,
+  recordTrace: null,
 };
 
 const RUNTIME = 130 * MIB;

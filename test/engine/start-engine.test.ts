@@ -64,6 +64,7 @@ const start = (more: Partial<EngineConfig> = {}) =>
     prefetch: 'auto',
     maxResidentExperts: null,
     routingTrace: null,
+    recordTrace: null,
     ...more,
   });
 

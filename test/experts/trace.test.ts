@@ -49,7 +49,7 @@ describe('readRecording()', () => {
   });
 
   it.each([
-    ['a.txt', '', 'its name does not end in .jsonl, .csv or .u8'],
+    ['a.txt', '', 'its name does not end in .jsonl, .csv, .u8 or .moetrace'],
     ['a.jsonl', '', 'it holds no token'],
     ['a.jsonl', '{', 'line 1 is not JSON'],
     ['a.jsonl', 'null', 'line 1 has no layers'],

@@ -149,6 +149,7 @@ export const METRICS: EngineMetrics = {
   peakRssBytes: 95 << 20,
   elasticPrice: 0.25,
   gears: { gear: 'joint', switches: 2, turns: 5, gapMaxMs: 1500 },
+  recording: null,
   memory: {
     budgetBytes: 100 << 20,
     allowedBytes: 100 << 20,

@@ -1,0 +1,150 @@
+/**
+ * Writes what a running engine routes to a file (experts/recorded-steps.ts) without ever making a step wait: one buffer
+ * fills while another is written. Where the disk does not keep up, whole steps are left out and counted; where it is full or
+ * fails, recording ends and says why, and the engine goes on.
+ */
+import { closeSync, openSync, write, writeSync } from 'node:fs';
+import { MoestroError } from '../errors.js';
+import type { Routing } from '../experts/plan.js';
+import { headerLine, type StepsHeader, stepBytes, writeLayer, writeStep } from '../experts/recorded-steps.js';
+import type { Residency } from '../experts/residency.js';
+import type { Batch } from './batch.js';
+import type { RecordingMetrics } from './types.js';
+
+/** A buffer holds at least this much: seconds of decoding. */
+const BUFFER_BYTES = 1 << 20;
+/** With so much to write, and nothing being written, a write begins: less is not worth a system call a step. */
+const WRITE_BYTES = 1 << 16;
+
+/** Where bytes go; `written` is told once for each `write`, with an error when not all of them are there. */
+export interface TraceSink {
+  write(bytes: Uint8Array, written: (error: Error | null) => void): void;
+  /** Writes what is left and closes, both at once. */
+  end(bytes: Uint8Array): void;
+}
+
+/** @throws {MoestroError} IO_ERROR when the file cannot be opened for writing. */
+export function openTraceFile(path: string): TraceSink {
+  let fd: number;
+  try {
+    fd = openSync(path, 'w');
+  } catch (cause) {
+    throw new MoestroError('IO_ERROR', `Cannot write the routing trace to "${path}"`, { path }, cause);
+  }
+  const writeFrom = (bytes: Uint8Array, from: number, written: (error: Error | null) => void): void => {
+    write(fd, bytes, from, bytes.length - from, (error, count) => {
+      if (error !== null || from + count === bytes.length) written(error);
+      else writeFrom(bytes, from + count, written);
+    });
+  };
+  return {
+    write: (bytes, written) => writeFrom(bytes, 0, written),
+    end: (bytes) => {
+      try {
+        for (let from = 0; from < bytes.length; ) from += writeSync(fd, bytes, from, bytes.length - from);
+      } finally {
+        closeSync(fd);
+      }
+    },
+  };
+}
+
+export class TraceRecorder {
+  readonly #header: StepsHeader;
+  readonly #sink: TraceSink;
+  /** Filled now, and written now or free. */
+  #filling: Uint8Array;
+  #other: Uint8Array;
+  #used = 0;
+  #isWriting = false;
+  #onWritten: () => void = () => {};
+  /** Offset behind what is recorded of the step under way; -1 while none is. */
+  #at = -1;
+  #stepEnd = 0;
+  #dropped = 0;
+  #droppedBefore = 0;
+  #steps = 0;
+  #bytes = 0;
+  #failure: string | null = null;
+
+  /** @param tokens of one step at most. */
+  constructor(header: StepsHeader, tokens: number, sink: TraceSink, bufferBytes = BUFFER_BYTES) {
+    this.#header = header;
+    this.#sink = sink;
+    const line = new TextEncoder().encode(headerLine(header));
+    const most = Math.max(bufferBytes, stepBytes(header, header.rows, tokens), line.length);
+    this.#filling = new Uint8Array(most);
+    this.#other = new Uint8Array(most);
+    this.#filling.set(line);
+    this.#used = line.length;
+  }
+
+  beginStep(batch: Batch): void {
+    this.#at = -1;
+    if (this.#failure !== null) return;
+    const bytes = stepBytes(this.#header, batch.rowCount, batch.tokens);
+    if (this.#used + bytes > this.#filling.length) this.#write();
+    if (this.#used + bytes > this.#filling.length) {
+      ++this.#dropped;
+      ++this.#droppedBefore;
+      return;
+    }
+    const view = viewOf(this.#filling);
+    this.#stepEnd = this.#used + bytes;
+    this.#at = writeStep(view, this.#used, bytes, this.#droppedBefore, batch.rowCount, batch.rowIds, batch.rowTokens);
+  }
+
+  /** A layer was routed and is about to be planned. */
+  layer(routing: Routing, residency: Residency): void {
+    if (this.#at >= 0) this.#at = writeLayer(viewOf(this.#filling), this.#at, routing, residency);
+  }
+
+  /** The step has run through; one that threw is never told of and is written over. */
+  endStep(): void {
+    if (this.#at < 0 || this.#at !== this.#stepEnd) return;
+    this.#at = -1;
+    this.#used = this.#stepEnd;
+    this.#droppedBefore = 0;
+    ++this.#steps;
+    if (this.#used >= WRITE_BYTES) this.#write();
+  }
+
+  metrics(): RecordingMetrics {
+    return { steps: this.#steps, droppedSteps: this.#dropped, bytes: this.#bytes, failure: this.#failure };
+  }
+
+  /** Waits for what is being written and writes the rest; nothing is recorded afterwards. */
+  async close(): Promise<void> {
+    if (this.#isWriting) {
+      await new Promise<void>((resolve) => {
+        this.#onWritten = resolve;
+      });
+    }
+    const rest = this.#failure === null ? this.#filling.subarray(0, this.#used) : new Uint8Array(0);
+    this.#used = 0;
+    this.#at = -1;
+    try {
+      this.#sink.end(rest);
+      this.#bytes += rest.length;
+    } catch (error) {
+      this.#failure ??= (error as Error).message;
+    }
+    this.#failure ??= 'it was closed';
+  }
+
+  #write(): void {
+    if (this.#isWriting || this.#used === 0) return;
+    const bytes = this.#filling.subarray(0, this.#used);
+    this.#isWriting = true;
+    [this.#filling, this.#other] = [this.#other, this.#filling];
+    this.#used = 0;
+    this.#sink.write(bytes, (error) => {
+      this.#isWriting = false;
+      if (error === null) this.#bytes += bytes.length;
+      else this.#failure ??= error.message;
+      this.#onWritten();
+    });
+  }
+}
+
+const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
