@@ -23,8 +23,13 @@ export interface TraceSink {
   end(bytes: Uint8Array): void;
 }
 
-/** @throws {MoestroError} IO_ERROR when the file cannot be opened for writing. */
+/**
+ * A file to write to. When that fails later on it is said on standard error, once.
+ *
+ * @throws {MoestroError} IO_ERROR when the file cannot be opened for writing.
+ */
 export function openTraceFile(path: string): TraceSink {
+  const warn = ({ message }: Error) => process.stderr.write(`moestro: no more is recorded to "${path}": ${message}\n`);
   let fd: number;
   try {
     fd = openSync(path, 'w');
@@ -33,6 +38,7 @@ export function openTraceFile(path: string): TraceSink {
   }
   const writeFrom = (bytes: Uint8Array, from: number, written: (error: Error | null) => void): void => {
     write(fd, bytes, from, bytes.length - from, (error, count) => {
+      if (error !== null) warn(error);
       if (error !== null || from + count === bytes.length) written(error);
       else writeFrom(bytes, from + count, written);
     });
@@ -42,6 +48,9 @@ export function openTraceFile(path: string): TraceSink {
     end: (bytes) => {
       try {
         for (let from = 0; from < bytes.length; ) from += writeSync(fd, bytes, from, bytes.length - from);
+      } catch (error) {
+        warn(error as Error);
+        throw error;
       } finally {
         closeSync(fd);
       }

@@ -16,9 +16,14 @@ export interface Timeline {
 /** Milliseconds of all tokens together. */
 export function playTimeline(run: CacheRun, trace: TraceToReplay, machine: MachineModel): Timeline {
   const { tokens, layers, topK } = trace.recording;
-  const byMisses = Array.from({ length: topK + 1 }, (_, misses) => eventStallMs(misses, topK, machine));
+  const byMisses: number[] = [];
   let stallMs = 0;
-  for (let event = 0; event < tokens * layers; ++event) stallMs += byMisses[run.misses[event]!]!;
+  for (let event = 0; event < tokens * layers; ++event) {
+    const misses = run.misses[event]!;
+    // A step of several tokens, told as an event of its first one, may miss more than a token uses.
+    byMisses[misses] ??= eventStallMs(misses, Math.max(topK, misses), machine);
+    stallMs += byMisses[misses];
+  }
   return { stallMs, totalMs: stallMs + tokens * layers * (machine.layerMs + topK * machine.expertMs) };
 }
 

@@ -201,9 +201,10 @@ describe('the server with the bundled model', () => {
     expect(await metric('sequences_cancelled_total')).toBe(before + 3);
   });
 
-  it('holds a bounded answer for readers that do not read, and serves the others', async () => {
+  /** Clients that ask for answers without end and do not read them. */
+  async function deafClients(count: number) {
     const body = JSON.stringify({ ...ENDLESS, logprobs: true, top_logprobs: 20 });
-    const sockets = [1, 2, 3].map(() => {
+    const sockets = Array.from({ length: count }, () => {
       const socket = connect(server.port, '127.0.0.1');
       socket.pause();
       socket.on('error', () => undefined);
@@ -211,14 +212,28 @@ describe('the server with the bundled model', () => {
       socket.write(`Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`);
       return socket;
     });
-    while ((await metric('sequences_open')) < 3);
+    while ((await metric('sequences_open')) < count);
+    return () => {
+      for (const socket of sockets) socket.destroy();
+    };
+  }
+
+  it('holds a bounded answer for readers that do not read, and serves the others', async () => {
+    const leave = await deafClients(3);
     expect(await (await post(CAPITAL)).text()).toContain('Paris');
-    for (const socket of sockets) socket.destroy();
+    leave();
     expect(await untilIdle()).toBe(0);
   });
 
   it('answers each of 200 requests at once: with an answer, or with 429 and when to come back', async () => {
-    const responses = await Promise.all(Array.from({ length: 200 }, () => post({ ...CAPITAL, max_tokens: 12 })));
+    // All places are taken, so that as many wait as may, however fast answers are.
+    const leave = await deafClients(4);
+    const posted = Array.from({ length: 200 }, () => post({ ...CAPITAL, max_tokens: 12 }));
+    const refused = await Promise.race(posted);
+    expect([refused.status, refused.headers.get('retry-after')]).toEqual([429, '2']);
+    while ((await metric('sequences_queued')) < 32);
+    leave();
+    const responses = await Promise.all(posted);
     const texts = await Promise.all(responses.map((response) => response.text()));
     const statuses = responses.map(({ status }) => status);
     expect(new Set(statuses)).toEqual(new Set([200, 429]));

@@ -56,6 +56,8 @@ describe('--record-trace', () => {
       });
       expect(metrics.bytesRead).toBeGreaterThan(0);
       expect(Math.abs(row!.bytesPerToken / (metrics.bytesRead / tokens) - 1)).toBeLessThan(0.03);
+      expect(row!.stallMs).toBeGreaterThanOrEqual(0);
+      expect(row!.tokensPerSecond).toBeGreaterThan(0);
     } finally {
       rmSync(folder, { recursive: true });
     }
