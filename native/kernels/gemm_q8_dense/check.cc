@@ -122,6 +122,8 @@ void check_gemm_q8_dense(CheckLog* log, Random* random) {
     for (int tokens = 0; tokens <= 19; ++tokens)
       check_case(log, random, {bits, 48, 160, tokens, 16, 48, Values::usual});
     check_case(log, random, {bits, 64, 2048, 1, 0, 64, Values::usual});
+    // Strips of two rows of tiles side by side, and one row of tiles that is left.
+    check_case(log, random, {bits, 176, 160, 1, 16, 160, Values::usual});
     // Two panels of columns, the second a part of one.
     check_case(log, random, {bits, 32, 1056, 11, 0, 32, Values::usual});
     check_case(log, random, {bits, 16, 32, 1, 0, 0, Values::usual});
