@@ -54,8 +54,8 @@ inline void direct_block(const DenseView& view, const Token* tokens, int row) {
   for (int t = 0; t < kTokens; ++t) store(tokens[t].y + row, scale_rows<kBits>(view, row, acc[t]));
 }
 
-// One token with kStrips strips of rows side by side: 16 rows of each, `apart` rows from strip to strip. DRAM gives four
-// streams a thread faster than one, and the strips' sums do not wait for each other.
+// One token with kStrips strips of rows side by side: 16 rows of each, `apart` rows from strip to strip. DRAM gives
+// four streams a thread faster than one, and the strips' sums do not wait for each other.
 template <int kBits>
 inline void direct_strips(const DenseView& view, const Token& token, int row, int apart) {
   F32x16 acc[kStrips];
