@@ -78,6 +78,8 @@ export interface AnswerOptions {
   /** Go on where the model would end its answer. */
   readonly ignoreEos?: boolean;
   readonly priority?: Priority;
+  /** As GenerateRequest.usesPrefixes. */
+  readonly usesPrefixes?: boolean;
   readonly format?: Format;
   /** Beside a format, an answer is either calls or in that format. */
   readonly toolUse?: ToolUse;
@@ -120,7 +122,8 @@ export interface PromptReport extends Omit<TokenReport, 'logprob'> {
 }
 
 export type AnswerEvent =
-  | { readonly kind: 'prefill'; readonly done: number; readonly total: number }
+  /** As the engine's. */
+  | { readonly kind: 'prefill'; readonly done: number; readonly total: number; readonly cached: number }
   | { readonly kind: 'prompt'; readonly tokens: readonly PromptReport[] }
   /** `tokenCount`: tokens of the answer until here. */
   | Piece<'delta'>
@@ -408,6 +411,7 @@ export class TextGenerator {
       ...(options.precision === undefined ? {} : { precision: options.precision }),
       ...(program === null ? {} : { format: program }),
       ...(options.priority === undefined ? {} : { priority: options.priority }),
+      ...(options.usesPrefixes === undefined ? {} : { usesPrefixes: options.usesPrefixes }),
       ...(client === undefined ? {} : { client }),
       ...(reportsPrompt ? { promptLogprobs: options.sampling.topLogprobs ?? 0 } : {}),
     };

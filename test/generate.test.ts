@@ -26,7 +26,7 @@ describe('TextGenerator.start()', () => {
   it('ends with what the engine says of the answer', async () => {
     const { generator } = generatorOf(saying('abc'));
     const events = await eventsOf(generator);
-    expect(events[0]).toEqual({ kind: 'prefill', done: 3, total: 3 });
+    expect(events[0]).toEqual({ kind: 'prefill', done: 3, total: 3, cached: 3 });
     expect(events.at(-1)).toMatchObject({
       kind: 'finish',
       reason: 'stop',

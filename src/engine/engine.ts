@@ -306,6 +306,7 @@ export class Engine {
         promptLogprobs: request.promptLogprobs,
         priority: request.priority,
         client: request.client,
+        usesPrefixes: request.usesPrefixes,
         submittedMs: this.#parts.now(),
       }),
     );

@@ -68,7 +68,8 @@ export class RowFinisher {
           nativeMs += this.#reportPrompt(sequence, sequence.promptLogprobs, sequence.computed - count, first, count);
         }
         if (sequence.generated === 0) {
-          sink.event(sequence.id, { kind: 'prefill', done: sequence.computed, total: sequence.promptLength });
+          const { computed: done, promptLength: total, cachedTokens: cached } = sequence;
+          sink.event(sequence.id, { kind: 'prefill', done, total, cached: cached ?? 0 });
         }
         if (sequence.computed < sequence.tokens.length) continue;
         this.#sampled.push(sequence);

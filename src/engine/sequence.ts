@@ -36,6 +36,8 @@ export interface SequenceOptions {
   readonly submittedMs: number;
   readonly priority?: Priority | undefined;
   readonly client?: string | undefined;
+  /** As GenerateRequest.usesPrefixes. */
+  readonly usesPrefixes?: boolean | undefined;
 }
 
 const RANKS: Readonly<Record<Priority, number>> = { high: 1, normal: 0, low: -1 };
@@ -58,6 +60,7 @@ export class Sequence implements Runnable {
   /** Higher goes first; places of one rank are shared fairly between clients. */
   readonly rank: number;
   readonly client: string;
+  readonly usesPrefixes: boolean;
   /** Tokens of the prompt that were reported; what is computed anew is not reported anew. */
   promptReported = 1;
   /** Tokens whose keys and values are in the KV cache. */
@@ -101,6 +104,7 @@ export class Sequence implements Runnable {
     this.promptLogprobs = options.promptLogprobs ?? null;
     this.rank = RANKS[options.priority ?? 'normal'];
     this.client = options.client ?? '';
+    this.usesPrefixes = options.usesPrefixes ?? true;
     this.#submittedMs = options.submittedMs;
   }
 

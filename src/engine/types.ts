@@ -169,6 +169,8 @@ export interface GenerateRequest {
   readonly format?: FormatProgram;
   /** "normal" when absent. Requests of one priority share places fairly between clients; absent, a client like any other. */
   readonly priority?: Priority;
+  /** Whether it takes what is known of its prompt and leaves what it computed to others; true when absent. */
+  readonly usesPrefixes?: boolean;
   readonly client?: string;
   /** Report the prompt's own tokens too, with so many alternatives each, 0..20; not when absent. */
   readonly promptLogprobs?: number;
@@ -199,7 +201,8 @@ export interface PromptToken extends TokenLogprob {
 }
 
 export type EngineEvent =
-  | { readonly kind: 'prefill'; readonly done: number; readonly total: number }
+  /** Tokens of the prompt that are computed or were known, of so many, and those that were known. */
+  | { readonly kind: 'prefill'; readonly done: number; readonly total: number; readonly cached: number }
   /** The next tokens of the prompt, from its second one on: nothing foretells the first. Only with `promptLogprobs`. */
   | { readonly kind: 'prompt'; readonly tokens: readonly PromptToken[] }
   | {

@@ -56,6 +56,35 @@ describe('chat streams (B1)', () => {
     expect(text).not.toBe('');
   });
 
+  it('neither takes nor leaves a known prefix with cache_prompt false (B2.13)', async () => {
+    const messages = [{ role: 'user' as const, content: newLong() }];
+    const body = { ...CHAT, messages, max_tokens: 2 };
+    const ask = async (more: object) => {
+      const asked = { ...body, ...more, stream: true as const, stream_options: { include_usage: true } };
+      const stream = await client.chat.completions.create(asked);
+      const known: unknown[] = [];
+      let text = '';
+      let cached: number | undefined;
+      for await (const chunk of stream) {
+        if ('prompt_progress' in chunk) known.push((chunk.prompt_progress as { cache: number }).cache);
+        text += chunk.choices[0]?.delta.content ?? '';
+        cached = chunk.usage?.prompt_tokens_details?.cached_tokens ?? cached;
+      }
+      return { text, cached, known: [...new Set(known)] };
+    };
+    // What templates begin with is known already; what is new of the prompt is not.
+    const first = await ask({ cache_prompt: false, return_progress: true });
+    const second = await ask({});
+    const third = await ask({ return_progress: true });
+    const fourth = await ask({ cache_prompt: false, return_progress: true });
+    expect([first.cached, first.known]).toEqual([0, [0]]);
+    expect(second.cached).toBeLessThan(100);
+    expect(third.cached).toBeGreaterThan(1000);
+    expect(third.known).toEqual([third.cached]);
+    expect([fourth.cached, fourth.known]).toEqual([0, [0]]);
+    expect(new Set([first, second, third, fourth].map(({ text }) => text)).size).toBe(1);
+  });
+
   it('has no usage chunk unless it is asked for (B2.11)', async () => {
     for await (const chunk of await client.chat.completions.create({ ...CHAT, stream: true })) {
       expect(chunk.usage ?? null).toBeNull();

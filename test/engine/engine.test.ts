@@ -118,7 +118,7 @@ describe('Engine.generate()', () => {
     engine.generate(1, toyRequest(2, 20, 2, { sampling: { ...GREEDY, topLogprobs: 3 } }));
     runAll();
     const prefills = outcome(1).events.filter((event) => event.kind === 'prefill');
-    expect(prefills).toEqual([8, 16, 20].map((done) => ({ kind: 'prefill', done, total: 20 })));
+    expect(prefills).toEqual([8, 16, 20].map((done) => ({ kind: 'prefill', done, total: 20, cached: 0 })));
     const token = outcome(1).events.find((event) => event.kind === 'token');
     expect(token).toMatchObject({ tokenId: outcome(1).tokens[0] });
     if (token?.kind !== 'token') throw new Error('no token');

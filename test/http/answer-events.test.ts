@@ -15,7 +15,7 @@ const finish = (reason: 'stop' | 'length' | 'toolCalls'): AnswerEvent => ({
   stop: null,
 });
 const CALLS: readonly AnswerEvent[] = [
-  { kind: 'prefill', done: 10, total: 10 },
+  { kind: 'prefill', done: 10, total: 10, cached: 0 },
   piece('reasoning', 'Hm'),
   piece('reasoning', '.'),
   piece('delta', 'I look.'),
@@ -142,6 +142,7 @@ describe('readResponsesRequest()', () => {
     [{ previous_response_id: 'x' }, 'previous_response_id'],
     [{ conversation: 'x' }, 'conversation'],
     [{ background: true }, 'background'],
+    [{ n: 2 }, 'n'],
     [{ tools: [{ type: 'web_search' }] }, 'tools[0].type'],
     [{ tool_choice: 'required' }, 'tool_choice'],
     [{ tool_choice: { type: 'function', name: 'x' } }, 'tool_choice.name'],

@@ -116,12 +116,18 @@ describe('POST /v1/chat/completions', () => {
     expect(last.usage).toMatchObject({ prompt_tokens: 9, completion_tokens: 2, moestro: { bytes_read: 4096 } });
   });
 
+  it('tells the engine to do without known prefixes when cache_prompt is false, and only then', async () => {
+    const { app, engine } = await server(saying('x'));
+    for (const cache_prompt of [false, true, null, undefined]) await post(app, { messages: USER, cache_prompt });
+    expect(engine.requests.map(({ usesPrefixes }) => usesPrefixes)).toEqual([false, undefined, undefined, undefined]);
+  });
+
   it('reports prefill only when return_progress asks for it', async () => {
     const { app } = await server(saying('ab'));
     const without = chunksOf((await post(app, { messages: USER, stream: true })).body);
     const chunks = chunksOf((await post(app, { messages: USER, stream: true, return_progress: true })).body);
     expect(without.some((chunk) => 'prompt_progress' in chunk)).toBe(false);
-    expect(chunks[0]).toMatchObject({ choices: [], prompt_progress: { total: 9, processed: 9 } });
+    expect(chunks[0]).toMatchObject({ choices: [], prompt_progress: { total: 9, cache: 3, processed: 9 } });
   });
 
   it('runs n choices side by side with seeds of their own and counts the prompt once', async () => {

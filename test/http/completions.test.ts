@@ -169,7 +169,7 @@ describe('POST /v1/completions', () => {
 
   it('goes on where the model would end when ignore_eos is set', async () => {
     const { post, engine } = await server('!');
-    const neutral = { typical_p: 1, mirostat: 0, mirostat_tau: 5, dry_multiplier: 0, cache_prompt: true, n_keep: 4 };
+    const neutral = { typical_p: 1, mirostat: 0, mirostat_tau: 5, dry_multiplier: 0, n_keep: 4 };
     expect((await post({ prompt: 'a', ignore_eos: true, ...neutral })).statusCode).toBe(200);
     expect(engine.requests[0]!.stopTokenIds).toEqual([]);
   });

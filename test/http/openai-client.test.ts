@@ -27,7 +27,7 @@ const BROKEN_OFF = 'moestro_http_requests_total{route="/chat/completions",status
 /** Says one byte at a time, the next one only when the test lets it, and the first only after `start`. */
 const forever = (start: Promise<void>): Script =>
   async function* (request, until) {
-    yield { kind: 'prefill', done: 0, total: request.promptIds.length };
+    yield { kind: 'prefill', done: 0, total: request.promptIds.length, cached: 0 };
     await until(start);
     for (;;) {
       yield tokenEvent(request, 0x61);

@@ -263,7 +263,7 @@ export function saying(text: string | ((request: GenerateRequest) => string)): S
     const all = [...Buffer.from(typeof text === 'string' ? text : text(request), 'utf8')];
     const bytes = all.slice(0, request.maxTokens ?? all.length);
     const promptTokens = request.promptIds.length;
-    yield { kind: 'prefill', done: promptTokens, total: promptTokens };
+    yield { kind: 'prefill', done: promptTokens, total: promptTokens, cached: USAGE.cachedTokens };
     for (const tokenId of bytes) yield tokenEvent(request, tokenId);
     const usage = { ...USAGE, promptTokens, completionTokens: bytes.length };
     yield { kind: 'finish', reason: bytes.length < all.length ? 'length' : 'stop', usage };

@@ -374,10 +374,12 @@ export class PrefixCache {
 }
 
 /** Reports of the prompt's own tokens, evaluations and embeddings need every token computed. */
-const mayReuse = (sequence: Sequence): boolean => sequence.sampler !== null && sequence.promptLogprobs === null;
+const mayReuse = ({ usesPrefixes, sampler, promptLogprobs }: Sequence): boolean =>
+  usesPrefixes && sampler !== null && promptLogprobs === null;
 
 /** What failed has no keys and values to rely on; texts that are only looked at are not gone on from. */
-const mayKeep = (sequence: Sequence): boolean => sequence.sampler !== null && sequence.failure === null;
+const mayKeep = ({ usesPrefixes, sampler, failure }: Sequence): boolean =>
+  usesPrefixes && sampler !== null && failure === null;
 
 /** Tokens that a prompt begins with as another does, but for its last one. */
 function commonTokens(tokens: readonly number[], other: readonly number[]): number {

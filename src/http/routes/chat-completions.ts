@@ -102,7 +102,7 @@ async function* answerChunks(answers: Answers, frame: Frame, chat: ChatRequest):
   const usages: AnswerUsage[] = [];
   for await (const { index, value } of answers) {
     if (value.kind === 'prefill') {
-      const progress = { total: value.total, cache: 0, processed: value.done };
+      const progress = { total: value.total, cache: value.cached, processed: value.done };
       if (chat.reportProgress && index === 0) yield { ...frame, choices: [], prompt_progress: progress };
       continue;
     }

@@ -118,7 +118,7 @@ async function* answerChunks(
   const usages: AnswerUsage[] = [];
   for await (const { index, value } of answers) {
     if (value.kind === 'prefill') {
-      const progress = { total: value.total, cache: 0, processed: value.done };
+      const progress = { total: value.total, cache: value.cached, processed: value.done };
       if (request.reportProgress && index === 0) yield { ...frame, choices: [], prompt_progress: progress };
     } else if (value.kind === 'prompt') {
       yield chunk(index, '', completionLogprobs(value.tokens, [], (topLogprobs ?? 0) > 0, 0), null);

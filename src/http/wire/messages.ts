@@ -54,6 +54,7 @@ export interface MessagesRequest {
 /** @throws {MoestroError} INVALID_REQUEST, UNSUPPORTED_PARAMETER, UNSUPPORTED_CONTENT, each with details.param. */
 export function readMessagesRequest(json: unknown, limits: ModelLimits): MessagesRequest {
   const body = check(MESSAGES_SCHEMA, json);
+  if ((body.n ?? 1) > 1) throw unsupported('n', '1: a message is one answer');
   const toolUse = readTools(body);
   const messages = [...readSystem(body.system), ...body.messages.flatMap(readTurns)];
   const isForm = toolUse !== undefined || messages.some(({ role }) => role === 'tool');

@@ -51,6 +51,7 @@ export function readResponsesRequest(json: unknown, limits: ModelLimits): Respon
   for (const path of ['previous_response_id', 'conversation', 'prompt'] as const) {
     if (body[path] !== undefined) throw unsupported(path, 'the whole conversation in "input": nothing is stored here');
   }
+  if ((body.n ?? 1) > 1) throw unsupported('n', '1: a response is one answer');
   if (body.background === true) throw unsupported('background', 'it to be false');
   const toolUse = readTools(body);
   const format = readFormat(body.text?.format);

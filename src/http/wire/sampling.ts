@@ -70,6 +70,8 @@ export const SAMPLING_FIELDS = {
   ignore_eos: { type: 'boolean' },
   return_progress: { type: 'boolean' },
   service_tier: { type: 'string' },
+  // llama.cpp's: false neither takes known prefixes nor leaves any.
+  cache_prompt: { type: 'boolean' },
   moestro: MOESTRO_FIELD,
 } as const;
 
@@ -138,6 +140,7 @@ export function answerOptions(
     ...(format === undefined ? {} : { format }),
     ...(body.ignore_eos === true ? { ignoreEos: true } : {}),
     ...priorityOf(body.service_tier),
+    ...(body.cache_prompt === false ? { usesPrefixes: false } : {}),
     ...precisionAsked(mode ?? ((needsForm || format !== undefined) && bits === undefined ? 'exact' : undefined), bits),
   };
 }

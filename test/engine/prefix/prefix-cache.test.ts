@@ -148,6 +148,33 @@ describe('prefixes of past requests', () => {
     expect(engine.metrics().prefix).toMatchObject({ lookups: 1, hits: 0 });
   });
 
+  it('are neither taken by a request that says so nor left by it, however they come', () => {
+    const { engine, outcome, runAll } = fakeEngine({ keepsPrefixes: true, kvBlocks: 24, chunkTokens: 40 });
+    const apart = { ...LONG, usesPrefixes: false };
+    engine.generate(1, apart);
+    runAll();
+    expect(engine.metrics().prefix).toMatchObject({ lookups: 0, keptBytes: 0 });
+    engine.generate(2, LONG);
+    runAll();
+    const { keptBytes } = engine.metrics().prefix;
+    expect(usageOf(outcome(2)).cachedTokens).toBe(0);
+    expect(keptBytes).toBeGreaterThan(0);
+    // One that goes on from what is known, and one that comes beside others of the same prompt.
+    engine.generate(3, { ...apart, promptIds: [...LONG.promptIds, 3, 4] });
+    runAll();
+    for (const [id, request] of [toyRequest(7, 100, 8), { ...toyRequest(7, 100, 8), usesPrefixes: false }].entries())
+      engine.generate(4 + id, request);
+    engine.generate(6, { ...toyRequest(8, 100, 8), usesPrefixes: false });
+    engine.generate(7, toyRequest(8, 100, 8));
+    runAll();
+    for (const id of [1, 3, 5, 6, 7]) expect(usageOf(outcome(id)).cachedTokens).toBe(0);
+    expect(outcome(1).tokens).toEqual(outcome(2).tokens);
+    expect(outcome(5).tokens).toEqual(outcome(4).tokens);
+    expect(outcome(6).tokens).toEqual(outcome(7).tokens);
+    expect(engine.metrics().prefix).toMatchObject({ lookups: 3, hits: 0, tokensReused: 0 });
+    expect(engine.metrics().tokensPrefilled).toBe(102 + 6 * 100);
+  });
+
   it('are not kept of an answer that failed', () => {
     const { engine, outcome, runAll } = fakeEngine({ keepsPrefixes: true, experts: 4, faultRanges: [0, 1 << 30] });
     engine.generate(1, LONG);
