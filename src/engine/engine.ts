@@ -112,6 +112,8 @@ const LIKENESS_STREAMS_MAX = 32;
 
 export class Engine {
   readonly residency: Residency;
+  /** Called between steps when there may be work again though nobody asked for anything: a stored prefix has come. */
+  onWork: () => void = () => {};
   readonly #parts: EngineParts;
   readonly #forward: Forward;
   readonly #vocabSize: number;
@@ -171,6 +173,7 @@ export class Engine {
     this.#blocks = new KvBlocks(plan.kvBlocks, KV_BLOCK_TOKENS, plan.contextLength);
     const { native, prefix, now } = parts;
     this.#prefixes = prefix === undefined ? null : new PrefixCache({ native, blocks: this.#blocks, now, ...prefix });
+    if (this.#prefixes !== null) this.#prefixes.onLanded = () => this.onWork();
     const isShort = (): boolean => this.#keeper?.isShort ?? false;
     this.#open = new OpenSequences(this.#blocks, parts, parts.now, isShort, this.#prefixes);
     this.#vocabSize = model.architecture.vocabSize;
@@ -281,8 +284,9 @@ export class Engine {
   /** Something can run in the next step. */
   get hasWork(): boolean {
     const { waiting, running } = this.#open;
+    if (waiting.length > 0 || (this.#prefixes?.hasLanded ?? false)) return true;
     // The one that another waits for may have gone since.
-    return waiting.length > 0 || running.some(({ pending, ahead }) => pending > 0 || ahead !== null);
+    return running.some(({ pending, ahead }) => pending > 0 || ahead !== null);
   }
 
   /** @throws {MoestroError} INVALID_REQUEST, CONTEXT_LENGTH_EXCEEDED, QUEUE_FULL. */

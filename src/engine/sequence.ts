@@ -6,6 +6,7 @@ import type { Evaluation } from './evaluation.js';
 import type { BlockTable } from './kv-blocks.js';
 import type { PooledStates } from './pooled-states.js';
 import type { PrefixNode } from './prefix/prefix-index.js';
+import type { Restoring } from './prefix/prefix-reads.js';
 import type { Sampler } from './sampler.js';
 import type { Runnable } from './scheduler.js';
 import type { Priority, Usage } from './types.js';
@@ -71,6 +72,8 @@ export class Sequence implements Runnable {
   lastKept: PrefixNode | null = null;
   /** Another sequence that computes tokens which this one begins with too; it waits for them. Owned by prefix-cache.ts. */
   ahead: { readonly sequence: Sequence; readonly common: number } | null = null;
+  /** What it waits for from the store of prefixes. Owned by prefix-cache.ts. */
+  restoring: Restoring | null = null;
   lastStep = -1;
   /** Milliseconds; see gears.ts. */
   lastRunMs = 0;
@@ -109,7 +112,8 @@ export class Sequence implements Runnable {
   }
 
   get pending(): number {
-    return this.ahead !== null || this.unread >= UNREAD_TOKENS_MAX ? 0 : this.tokens.length - this.computed;
+    const waits = this.ahead !== null || this.restoring !== null || this.unread >= UNREAD_TOKENS_MAX;
+    return waits ? 0 : this.tokens.length - this.computed;
   }
 
   get generated(): number {
@@ -126,6 +130,7 @@ export class Sequence implements Runnable {
     this.computed = 0;
     this.lastKept = null;
     this.ahead = null;
+    this.restoring = null;
   }
 
   admitted(nowMs: number): void {

@@ -62,6 +62,7 @@ export async function serveEngine(
     wake();
   };
   line.on('message', onMessage);
+  engine.onWork = () => wake();
   // What memory there is may change while nobody asks for anything.
   const watch = setInterval(() => wake(), WATCH_EVERY_MS);
   try {

@@ -1,9 +1,12 @@
 /** An engine over the fake native half: the toy model's shape, its memory, and what its answers were. */
+
+import { crc32 } from 'node:zlib';
 import { Engine } from '../../src/engine/engine.js';
 import type { EngineSink } from '../../src/engine/engine-sink.js';
 import type { ForwardModel, RoutingTrace } from '../../src/engine/forward.js';
 import { KV_BLOCK_TOKENS } from '../../src/engine/memory-plan.js';
 import type { Pressure } from '../../src/engine/memory-watch.js';
+import { PrefixStore, type PrefixStoreParts } from '../../src/engine/prefix/prefix-store.js';
 import {
   type EngineEvent,
   type GearMode,
@@ -72,6 +75,8 @@ export interface FakeEngineOptions {
   readonly prefetch?: PrefetchMode;
   /** Keeps prefixes in memory, in half of the KV blocks. */
   readonly keepsPrefixes?: boolean;
+  /** Beside memory, in this folder. */
+  readonly prefixStore?: Pick<PrefixStoreParts, 'directory' | 'readAhead' | 'warn'>;
 }
 
 /** What the toy model takes beside its experts, whose records are 20 KiB: the keeper's margin, and KV blocks. */
@@ -165,6 +170,20 @@ export function fakeEngine(options: FakeEngineOptions = {}, sink?: EngineSink) {
     outcomes.set(id, found);
     return found;
   };
+  const modelKey = '0'.repeat(32);
+  const opened =
+    options.prefixStore === undefined
+      ? null
+      : PrefixStore.open({
+          ...options.prefixStore,
+          shape: { modelKey, blockTokens: KV_BLOCK_TOKENS, kvBytes: 4 * KV_BLOCK_TOKENS },
+          diskBytes: 1 << 20,
+          dailyBytes: 1 << 20,
+          native,
+          crc32c: (crc, bytes) => crc32(bytes, crc),
+          lockFile: () => true,
+          today: () => 1e12,
+        });
   let clock = 0;
   const engine = new Engine({
     native,
@@ -211,8 +230,8 @@ export function fakeEngine(options: FakeEngineOptions = {}, sink?: EngineSink) {
     ...(options.gear === undefined ? {} : { gear: options.gear }),
     ...(options.tokenGapMs === undefined ? {} : { tokenGapMs: options.tokenGapMs }),
     prefetch: options.prefetch ?? 'off',
-    ...(options.keepsPrefixes === true
-      ? { prefix: { modelKey: 'toy', blockBytes: TOY_KV_BLOCK_BYTES, memoryBytes: null, opened: null } }
+    ...(options.keepsPrefixes === true || opened !== null
+      ? { prefix: { modelKey, blockBytes: TOY_KV_BLOCK_BYTES, memoryBytes: null, opened } }
       : {}),
     sink: sink ?? {
       event: (id, event) => {

@@ -7,6 +7,8 @@
  *
  * Reads finish late and out of order, drawn from a seed; the seed is in every message.
  */
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { crc32 } from 'node:zlib';
 import { PLAIN_SCAN } from '../../src/engine/logit-scan.js';
 import { MoestroError } from '../../src/errors.js';
 import {
@@ -437,9 +439,6 @@ export class FakeNativeEngine implements NativeEngine {
     this.#kv.fill(-1, first * this.#o.kv.blockTokens, end * this.#o.kv.blockTokens);
   }
 
-  /** Files as `saveKv` made them: the header and what the block held. */
-  readonly files = new Map<string, { readonly header: Uint8Array; readonly kv: Int32Array }>();
-
   copyKv(from: number, to: number): void {
     const { blocks, blockTokens } = this.#o.kv;
     this.#check(from >= 0 && from < blocks && to >= 0 && to < blocks && from !== to, `block ${from} copied to ${to}`);
@@ -448,15 +447,21 @@ export class FakeNativeEngine implements NativeEngine {
 
   saveKv(block: number, path: string, header: Uint8Array): void {
     const { blockTokens } = this.#o.kv;
-    this.#check(!this.files.has(path), `${path} is written twice`);
+    this.#check(!existsSync(path), `${path} is written twice`);
     const kv = this.#kv.slice(block * blockTokens, (block + 1) * blockTokens);
-    this.files.set(path, { header: header.slice(), kv });
+    const bytes = Buffer.concat([header, new Uint8Array(kv.buffer)]);
+    writeFileSync(path, Buffer.concat([bytes, new Uint8Array(Uint32Array.of(crc32(bytes)).buffer)]));
   }
 
   loadKv(block: number, path: string, headerBytes: number): void {
-    const file = this.files.get(path);
-    if (file === undefined || file.header.length !== headerBytes) throw new MoestroError('IO_ERROR', `no ${path}`);
-    this.#kv.set(file.kv, block * this.#o.kv.blockTokens);
+    const { blockTokens } = this.#o.kv;
+    const bytes = existsSync(path) ? readFileSync(path) : Buffer.alloc(0);
+    const end = headerBytes + 4 * blockTokens;
+    if (bytes.length !== end + 4) throw new MoestroError('IO_ERROR', `Cannot read "${path}": ${bytes.length} bytes`);
+    this.#kv.set(new Int32Array(Uint8Array.from(bytes.subarray(headerBytes, end)).buffer), block * blockTokens);
+    if (crc32(bytes.subarray(0, end)) !== bytes.readUInt32LE(end)) {
+      throw new MoestroError('IO_ERROR', `Cannot read "${path}": its checksum does not match`);
+    }
   }
 
   /** As with parts: half of the reads on their way are too far gone, the others end as soon as time passes. */

@@ -9,6 +9,7 @@ import type { PrefixConfig } from '../types.js';
 import type { PrefixCacheParts } from './prefix-cache.js';
 import { keyOf } from './prefix-index.js';
 import { PrefixStore } from './prefix-store.js';
+import { readAhead } from './read-ahead.js';
 
 /** @returns what the engine's parts need; without a store where its folder cannot be used, which is told on standard error. */
 export function openPrefixes(
@@ -30,6 +31,7 @@ export function openPrefixes(
     dailyBytes,
     native,
     crc32c,
+    readAhead,
     lockFile,
     today: () => Date.now(),
     warn: (text) => process.stderr.write(`moestro: ${text}\n`),

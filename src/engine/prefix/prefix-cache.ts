@@ -21,6 +21,7 @@ import {
   keptBlocksMax,
   STORED_TOKENS_MIN,
 } from './prefix-policy.js';
+import { PrefixReads, type StoredBlock } from './prefix-reads.js';
 import type { PrefixStore } from './prefix-store.js';
 import { PrefixWrites } from './prefix-writes.js';
 
@@ -60,6 +61,7 @@ export class PrefixCache {
   /** Nodes with a KV block. What goes on from a node is never used after it, so parents outlive it. */
   readonly #kept: LRUCache<string, PrefixNode>;
   readonly #writes: PrefixWrites | null;
+  readonly #reads: PrefixReads | null;
   readonly #rootKeys = new WeakMap<LevelPolicy, string>();
   #lookups = 0;
   #hits = 0;
@@ -75,6 +77,7 @@ export class PrefixCache {
     blocks.reclaim = () => void this.#giveUpIdle();
     this.#store = opened?.store ?? null;
     this.#writes = opened === null ? null : new PrefixWrites(opened.store, parts.now);
+    this.#reads = opened === null ? null : new PrefixReads((node) => opened.store.fetch(node));
     if (opened === null) return;
     this.#adopt(opened.store, opened.found);
     opened.store.onEvicted = (node) => {
@@ -82,7 +85,19 @@ export class PrefixCache {
     };
   }
 
-  /** Gives a sequence that has nothing yet what is known of its tokens; the last one it computes itself, for its logits. */
+  /** A stored block has come, which `catchUp` puts into place. */
+  get hasLanded(): boolean {
+    return this.#reads?.hasLanded ?? false;
+  }
+
+  set onLanded(listener: () => void) {
+    if (this.#reads !== null) this.#reads.onLanded = listener;
+  }
+
+  /**
+   * Gives a sequence that has nothing yet what is known of its tokens; the last one it computes itself, for its logits. What has to
+   * come from the store it waits for: `catchUp`.
+   */
   restore(sequence: Sequence): void {
     if (!mayReuse(sequence)) return;
     ++this.#lookups;
@@ -104,37 +119,74 @@ export class PrefixCache {
     const last = match.partial?.node ?? match.whole.at(-1);
     if (last === undefined) return;
     this.#touch(last);
-    let isWhole = true;
-    for (const node of match.whole) {
-      isWhole = this.#take(node, table);
-      if (!isWhole) break;
+    const { whole, partial } = match;
+    for (const node of whole) {
+      if (node.block < 0) break;
+      blocks.share(table, node.block);
       sequence.lastKept = node;
     }
     sequence.computed = table.count * blocks.blockTokens;
-    if (isWhole && match.partial !== null && this.#copy(match.partial.node, match.partial.count, table)) {
-      sequence.computed += match.partial.count;
+    const rest = whole.slice(table.count).map((node) => storedBlock(node, blocks.blockTokens));
+    if (partial !== null && (rest.length > 0 || partial.node.block < 0)) {
+      rest.push(storedBlock(partial.node, partial.count));
+    } else if (partial !== null && this.#copy(partial.node, table)) {
+      sequence.computed += partial.count;
     }
+    if (rest.length > 0) sequence.restoring = { blocks: rest, next: 0 };
   }
 
-  /** Lets a sequence wait for one of those that run, where that one has or computes enough of what both begin with. */
+  /**
+   * Lets a sequence wait for one of those that run, where that one has, computes or reads enough of what both begin with; else for
+   * the store, where that has something.
+   */
   lookAhead(sequence: Sequence, running: readonly Sequence[]): void {
     if (!mayReuse(sequence)) return;
-    const { tokens, computed } = sequence;
+    const { tokens, computed, restoring } = sequence;
+    const known = (restoring?.blocks ?? []).reduce((sum, { count }) => sum + count, computed);
     const rootKey = this.#rootKey(sequence.policy);
     for (const other of running) {
       // One that waits itself has nothing to give.
       if (other.ahead !== null || !mayKeep(other) || this.#rootKey(other.policy) !== rootKey) continue;
       const common = commonTokens(tokens, other.tokens);
-      if (common <= (sequence.ahead?.common ?? computed)) continue;
+      // What another reads already is not read twice.
+      const own = other.restoring === null ? known : computed;
+      if (common <= (sequence.ahead?.common ?? own)) continue;
       // What it has computed but not filled a block with is there at once.
       const isThere = other.computed >= common;
-      if (!isThere && (other.generated > 0 || !isWorthWaiting(common, computed, tokens.length))) continue;
+      if (!isThere && (other.generated > 0 || !isWorthWaiting(common, own, tokens.length))) continue;
       sequence.ahead = { sequence: other, common };
     }
+    if (sequence.ahead !== null) sequence.restoring = null;
+    else if (sequence.restoring !== null) this.#reads?.begin(sequence.restoring);
   }
 
-  /** Gives those that wait what the others have computed, when it is all that they waited for or no more will come. */
+  /**
+   * Gives those that wait what has come from the store; and what others have computed, when it is all that they waited for or no
+   * more will come.
+   */
   catchUp(running: readonly Sequence[]): void {
+    if (this.#reads !== null) this.#reads.hasLanded = false;
+    for (const sequence of running) this.#putLanded(sequence);
+    this.#followAhead(running);
+    for (const { restoring } of running) if (restoring !== null) this.#reads?.begin(restoring);
+  }
+
+  /** What has come from the store for a sequence goes into its table, in order. */
+  #putLanded(sequence: Sequence): void {
+    const { restoring, computed: before } = sequence;
+    if (restoring === null) return;
+    const { blocks } = restoring;
+    while (restoring.next < blocks.length && blocks[restoring.next]!.state === 'landed') {
+      const isThere = this.#put(blocks[restoring.next]!, sequence);
+      // Without it what comes after is of no use: the sequence computes the rest itself.
+      restoring.next = isThere ? restoring.next + 1 : blocks.length;
+    }
+    if (restoring.next === blocks.length) sequence.restoring = null;
+    this.#countReuse(sequence, before);
+    if (sequence.lastStep < 0) sequence.cachedTokens = sequence.computed;
+  }
+
+  #followAhead(running: readonly Sequence[]): void {
     for (const sequence of running) {
       const { ahead } = sequence;
       if (ahead === null) continue;
@@ -165,6 +217,7 @@ export class PrefixCache {
     const end = Math.ceil(common / blocks.blockTokens);
     // Short of memory: it computes the rest itself, when it can.
     if (sequence.table.count < end) return;
+    sequence.restoring = null;
     for (let i = first; i < end; ++i) native.copyKv(other.table.blocks[i]!, sequence.table.blocks[i]!);
     sequence.computed = common;
   }
@@ -273,26 +326,9 @@ export class PrefixCache {
     }
   }
 
-  /** Puts the node's block into the table, read from the store where it has to be. */
-  #take(node: PrefixNode, table: BlockTable): boolean {
-    const { blocks } = this.#parts;
-    // Room made for blocks before it may have cost it.
-    if (isForgotten(node)) return false;
-    if (node.block >= 0) {
-      blocks.share(table, node.block);
-      return true;
-    }
-    const block = this.#read(node, node.tokens.length, table);
-    if (block === null) return false;
-    if (this.#makeRoom() && !isForgotten(node)) this.#keep(node, block);
-    return true;
-  }
-
-  /** A block of the table's own that begins with `count` tokens of the node's. */
-  #copy(node: PrefixNode, count: number, table: BlockTable): boolean {
+  /** A block of the table's own that holds what the node's does. */
+  #copy(node: PrefixNode, table: BlockTable): boolean {
     const { blocks, native } = this.#parts;
-    if (isForgotten(node)) return false;
-    if (node.block < 0) return this.#read(node, count, table) !== null;
     // Held meanwhile, or it might be given up to make room for its copy.
     const holder = { blocks: new Int32Array(1), count: 0 };
     blocks.share(holder, node.block);
@@ -302,18 +338,27 @@ export class PrefixCache {
     return isThere;
   }
 
-  /** The next block of the table, as the store has it, for the sake of `count` tokens; null when it has not. */
-  #read(node: PrefixNode, count: number, table: BlockTable): number | null {
-    const { blocks } = this.#parts;
-    if (this.#store === null || !blocks.grow(table, (table.count + 1) * blocks.blockTokens)) return null;
-    const block = table.blocks[table.count - 1]!;
-    if (!isForgotten(node) && this.#store.read(node, block)) {
+  /** Puts a stored block into the sequence's own block for its next tokens; false when that is not to be had any more. */
+  #put({ node, count }: StoredBlock, sequence: Sequence): boolean {
+    const { blocks, native } = this.#parts;
+    const at = sequence.computed / blocks.blockTokens;
+    // Short of memory, or the record had to go to make room meanwhile.
+    if (isForgotten(node) || sequence.table.count <= at) return false;
+    const own = sequence.table.blocks[at]!;
+    const isWhole = count === blocks.blockTokens;
+    if (node.block >= 0) {
+      // Somebody computed it meanwhile.
+      native.copyKv(node.block, own);
+    } else if (this.#store?.read(node, own) === true) {
       this.#tokensRestored += count;
-      return block;
+      if (isWhole && this.#makeRoom() && !isForgotten(node)) this.#keep(node, own);
+    } else {
+      this.#forget(node);
+      return false;
     }
-    blocks.release(table, table.count - 1);
-    this.#forget(node);
-    return null;
+    sequence.computed += count;
+    if (isWhole) sequence.lastKept = node;
+    return true;
   }
 
   /** The node of these tokens after `parent`'s, held by `block` unless another holds it; null when there is no room to keep it. */
@@ -388,5 +433,7 @@ function commonTokens(tokens: readonly number[], other: readonly number[]): numb
   while (count < most && tokens[count] === other[count]) ++count;
   return count;
 }
+
+const storedBlock = (node: PrefixNode, count: number): StoredBlock => ({ node, count, state: 'waiting' });
 
 const isForgotten = (node: PrefixNode): boolean => node.parent === null && node.depth >= 0;

@@ -49,6 +49,8 @@ export interface PrefixStoreParts {
   readonly dailyBytes: number;
   readonly native: Pick<NativeEngine, 'saveKv' | 'loadKv'>;
   readonly crc32c: Crc32c;
+  /** Resolves when the first `bytes` of a file can be read without waiting for the disk; see read-ahead.ts. */
+  readonly readAhead: (path: string, bytes: number) => Promise<void>;
   /** As NativeAddon.lockFile. */
   readonly lockFile: (fd: number) => boolean;
   /** Milliseconds since 1970. */
@@ -177,6 +179,11 @@ export class PrefixStore {
     node.isStored = true;
     this.#records.set(node.key, node);
     return true;
+  }
+
+  /** Brings the node's record from the disk to where `read` finds it at once. Rejects where `read` would fail. */
+  fetch(node: PrefixNode): Promise<void> {
+    return this.#parts.readAhead(this.#path(node.key), this.#recordBytes);
   }
 
   /** Reads the node's record into a KV block; false when it is not what was written, and then it is gone. */
