@@ -20,9 +20,6 @@ export interface ServerDeps {
   readonly log?: { write(line: string): void };
 }
 
-/** What every stream of a server has in common. */
-export const streaming = ({ config, every }: ServerDeps) => ({ pingSeconds: config.pingSeconds, every });
-
 /** The model at hand, or MODEL_LOADING for the client to come back. */
 export function loadedModel({ models }: ServerDeps): ServedModel {
   const model = models.current();
@@ -30,17 +27,23 @@ export function loadedModel({ models }: ServerDeps): ServedModel {
   return model;
 }
 
-/** The model that the request's body names, until its answer has ended. Errors as {@link Models.lease}. */
+/**
+ * The model that the request's body names, until its answer has ended. Errors as {@link Models.lease}.
+ *
+ * @param onWait is called when the model has to be loaded first.
+ */
 export async function modelFor(
   { models }: ServerDeps,
   request: FastifyRequest,
   reply: FastifyReply,
+  onWait?: () => void,
 ): Promise<ServedModel> {
   const { body } = request;
   const named = typeof body === 'object' && body !== null && 'model' in body ? body.model : null;
   const { model, release } = await models.lease(
     typeof named === 'string' ? named : null,
     clientGone(reply, () => undefined),
+    onWait,
   );
   reply.raw.once('finish', release);
   reply.raw.once('close', release);

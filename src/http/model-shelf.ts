@@ -31,9 +31,10 @@ export interface Models {
   /**
    * @param name what the request calls the model, null for whichever is at hand.
    * @param signal the client has gone.
+   * @param onWait is called, at once, when it has to wait for its turn; errors before that are known at once too.
    * @throws {MoestroError} MODEL_LOADING, MODEL_NOT_FOUND, QUEUE_FULL, CANCELLED, and what went wrong in loading.
    */
-  lease(name: string | null, signal: AbortSignal): Promise<Lease>;
+  lease(name: string | null, signal: AbortSignal, onWait?: () => void): Promise<Lease>;
 }
 
 interface Loaded {
@@ -85,12 +86,12 @@ export class ModelShelf implements Models {
     return this.#loaded?.model ?? null;
   }
 
-  async lease(name: string | null, signal: AbortSignal): Promise<Lease> {
+  async lease(name: string | null, signal: AbortSignal, onWait?: () => void): Promise<Lease> {
     if (!this.#isStarted) throw stillLoading();
     signal.throwIfAborted();
     const entry = this.#entryOf(name);
     const isAtHand = this.#loaded?.model.id === entry.id && this.#waiting.length === 0 && this.#changing === null;
-    if (!isAtHand) await this.#turnOf(entry, signal);
+    if (!isAtHand) await this.#turnOf(entry, signal, onWait);
     else ++this.#leases;
     let isHeld = true;
     return {
@@ -126,13 +127,14 @@ export class ModelShelf implements Models {
   }
 
   /** Resolves holding a lease. */
-  #turnOf(entry: ModelEntry, signal: AbortSignal): Promise<void> {
+  #turnOf(entry: ModelEntry, signal: AbortSignal, onWait: (() => void) | undefined): Promise<void> {
     if (this.#waiting.length >= this.#waitingMax) {
       throw new MoestroError(
         'QUEUE_FULL',
         `Cannot take another request: ${this.#waiting.length} wait for a model to be loaded already`,
       );
     }
+    onWait?.();
     return new Promise<void>((resolve, reject) => {
       const leave = () => {
         this.#waiting.splice(this.#waiting.indexOf(one), 1);

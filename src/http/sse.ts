@@ -30,60 +30,76 @@ export const COMPLETION_EVENTS: EventFormat = {
 };
 
 export interface EventStreamOptions {
-  readonly format: EventFormat;
   readonly pingSeconds: number;
   /** Aborts when the client has gone: nothing is written after that. */
   readonly signal: AbortSignal;
   readonly every?: Every | undefined;
 }
 
-/**
- * Sends the headers at once, before the first event is there, then each event as it comes. Waits for a reader that is
- * slower than the model.
- */
-export async function sendEvents(
-  reply: FastifyReply,
-  events: AsyncIterable<object>,
-  { format, pingSeconds, signal, every = everyMs }: EventStreamOptions,
-): Promise<void> {
-  const { raw } = reply;
-  reply.hijack();
-  // A socket that breaks while being written to closes too, and that is what the signal tells.
-  raw.on('error', (error) => reply.log.debug({ err: error }, 'the stream broke'));
-  for (const [name, value] of Object.entries(reply.getHeaders())) if (value !== undefined) raw.setHeader(name, value);
-  raw.writeHead(200, {
-    'content-type': 'text/event-stream; charset=utf-8',
-    'cache-control': 'no-cache',
-    // nginx would collect the stream and send it in one piece.
-    'x-accel-buffering': 'no',
-    // Until the headers, as for every other answer; how long the rest takes is not known yet.
-    'openai-processing-ms': String(Math.round(reply.elapsedTime)),
-  });
-  raw.flushHeaders();
+/** One stream from its headers to its end. Waits for a reader that is slower than the model. */
+export class EventStream {
+  readonly #reply: FastifyReply;
+  readonly #signal: AbortSignal;
+  readonly #pings;
+  #ping = PING_COMMENT;
 
-  const write = async (text: string): Promise<void> => {
-    if (text === '' || signal.aborted || raw.destroyed) return;
-    const isFull = !raw.write(text);
-    pings.restart();
-    // Rejects when the client goes while we wait; the events end for the same reason.
-    if (isFull) await once(raw, 'drain', { signal }).catch(() => undefined);
-  };
-  const pings = every(pingSeconds * 1000, () => {
-    if (!raw.writableNeedDrain) void write(format.ping);
-  });
+  /** Sends the headers at once; from then on pings, as comments until there are events. */
+  constructor(reply: FastifyReply, { pingSeconds, signal, every = everyMs }: EventStreamOptions) {
+    this.#reply = reply;
+    this.#signal = signal;
+    const { raw } = reply;
+    reply.hijack();
+    // A socket that breaks while being written to closes too, and that is what the signal tells.
+    raw.on('error', (error) => reply.log.debug({ err: error }, 'the stream broke'));
+    for (const [name, value] of Object.entries(reply.getHeaders())) if (value !== undefined) raw.setHeader(name, value);
+    raw.writeHead(200, {
+      'content-type': 'text/event-stream; charset=utf-8',
+      'cache-control': 'no-cache',
+      // nginx would collect the stream and send it in one piece.
+      'x-accel-buffering': 'no',
+      // Until the headers, as for every other answer; how long the rest takes is not known yet.
+      'openai-processing-ms': String(Math.round(reply.elapsedTime)),
+    });
+    raw.flushHeaders();
+    this.#pings = every(pingSeconds * 1000, () => {
+      if (!raw.writableNeedDrain) void this.#write(this.#ping);
+    });
+  }
 
-  try {
-    for await (const event of events) {
-      if (signal.aborted) break;
-      await write(format.event(event));
+  /** Each event as it comes, then the end: the format's own, or what failed. */
+  async send(events: AsyncIterable<object>, format: EventFormat): Promise<void> {
+    this.#ping = format.ping;
+    try {
+      for await (const event of events) {
+        if (this.#signal.aborted) break;
+        await this.#write(format.event(event));
+      }
+      await this.#write(format.end);
+      this.#close();
+    } catch (thrown) {
+      await this.fail(thrown, format.failure);
     }
-    await write(format.end);
-  } catch (thrown) {
+  }
+
+  /** Ends a stream that failed, whether it had events or not. */
+  async fail(thrown: unknown, failure: EventFormat['failure']): Promise<void> {
     const error = requestError(thrown);
-    if (error.code !== 'CANCELLED') reply.log.error({ err: thrown }, 'the answer failed mid-stream');
-    await write(format.failure(error));
-  } finally {
-    pings.stop();
-    raw.end();
+    if (error.code !== 'CANCELLED') this.#reply.log.error({ err: thrown }, 'the answer failed mid-stream');
+    await this.#write(failure(error));
+    this.#close();
+  }
+
+  #close(): void {
+    this.#pings.stop();
+    this.#reply.raw.end();
+  }
+
+  async #write(text: string): Promise<void> {
+    const { raw } = this.#reply;
+    if (text === '' || this.#signal.aborted || raw.destroyed) return;
+    const isFull = !raw.write(text);
+    this.#pings.restart();
+    // Rejects when the client goes while we wait; the events end for the same reason.
+    if (isFull) await once(raw, 'drain', { signal: this.#signal }).catch(() => undefined);
   }
 }

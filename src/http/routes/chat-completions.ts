@@ -3,9 +3,10 @@ import type { FastifyInstance } from 'fastify';
 import type { AnswerEvent, AnswerUsage, TokenReport } from '../../generate.js';
 import { unknownProperties } from '../check.js';
 import { clientOf } from '../auth.js';
-import { clientGone } from '../client-gone.js';
-import { modelFor, type ServerDeps, streaming } from '../deps.js';
-import { COMPLETION_EVENTS, sendEvents } from '../sse.js';
+import { type Answer, answerRequest } from '../answer.js';
+import type { ServerDeps } from '../deps.js';
+import type { ServedModel } from '../model-shelf.js';
+import { COMPLETION_EVENTS } from '../sse.js';
 import { CHAT_SCHEMA, type ChatRequest, readChatRequest } from '../wire/chat.js';
 import { type Frame, newFrame } from '../wire/frame.js';
 import { chatLogprobs } from '../wire/logprobs.js';
@@ -15,25 +16,30 @@ import { usageBody } from '../wire/usage.js';
 type Answers = AsyncIterable<{ readonly index: number; readonly value: AnswerEvent }>;
 
 export function chatCompletionsRoute(app: FastifyInstance, deps: ServerDeps): void {
-  app.post('/chat/completions', async (request, reply) => {
-    const model = await modelFor(deps, request, reply);
-    const { generator } = model;
-    const chat = readChatRequest(request.body, generator);
-    const ignored = unknownProperties(CHAT_SCHEMA, request.body as object);
-    if (ignored.length > 0) request.log.debug({ ignored }, 'fields that are not known here');
+  app.post('/chat/completions', (request, reply) => {
+    const start = (model: ServedModel, signal: AbortSignal): Answer => {
+      const { generator } = model;
+      const chat = readChatRequest(request.body, generator);
+      const ignored = unknownProperties(CHAT_SCHEMA, request.body as object);
+      if (ignored.length > 0) request.log.debug({ ignored }, 'fields that are not known here');
 
-    const promptIds = generator.promptFromChat(chat.messages, chat.templateKwargs, chat.tools);
-    const jobs = Array.from({ length: chat.choices }, (_, choice) => ({
-      promptIds,
-      options: optionsOfChoice(chat.options, choice),
-      splitsReasoning: chat.splitsReasoning,
-    }));
-    const signal = clientGone(reply, () => deps.metrics.countCancelled('/chat/completions'));
-    const answers = generator.start(jobs, signal, clientOf(request, deps.config.apiKeys.length > 0));
-    if (!chat.stream) return wholeAnswer(answers, newFrame('chatcmpl', 'chat.completion', model), chat);
-    const chunks = answerChunks(answers, newFrame('chatcmpl', 'chat.completion.chunk', model), chat);
-    await sendEvents(reply, chunks, { ...streaming(deps), format: COMPLETION_EVENTS, signal });
-    return reply;
+      const promptIds = generator.promptFromChat(chat.messages, chat.templateKwargs, chat.tools);
+      const jobs = Array.from({ length: chat.choices }, (_, choice) => ({
+        promptIds,
+        options: optionsOfChoice(chat.options, choice),
+        splitsReasoning: chat.splitsReasoning,
+      }));
+      const answers = generator.start(jobs, signal, clientOf(request, deps.config.apiKeys.length > 0));
+      if (!chat.stream)
+        return { whole: () => wholeAnswer(answers, newFrame('chatcmpl', 'chat.completion', model), chat) };
+      const events = answerChunks(answers, newFrame('chatcmpl', 'chat.completion.chunk', model), chat);
+      return { events, format: COMPLETION_EVENTS };
+    };
+    return answerRequest(deps, request, reply, {
+      route: '/chat/completions',
+      start,
+      failure: COMPLETION_EVENTS.failure,
+    });
   });
 }
 

@@ -3,9 +3,10 @@ import type { FastifyInstance } from 'fastify';
 import type { AnswerEvent, AnswerUsage, PromptReport, TextGenerator, TokenReport } from '../../generate.js';
 import { unknownProperties } from '../check.js';
 import { clientOf } from '../auth.js';
-import { clientGone } from '../client-gone.js';
-import { modelFor, type ServerDeps, streaming } from '../deps.js';
-import { COMPLETION_EVENTS, sendEvents } from '../sse.js';
+import { type Answer, answerRequest } from '../answer.js';
+import type { ServerDeps } from '../deps.js';
+import type { ServedModel } from '../model-shelf.js';
+import { COMPLETION_EVENTS } from '../sse.js';
 import { COMPLETION_SCHEMA, type CompletionRequest, readCompletionRequest } from '../wire/completion.js';
 import { type Frame, newFrame } from '../wire/frame.js';
 import { completionLogprobs, meanLogprob } from '../wire/logprobs.js';
@@ -16,25 +17,24 @@ import { usageBody } from '../wire/usage.js';
 type Answers = AsyncIterable<{ readonly index: number; readonly value: AnswerEvent }>;
 
 export function completionsRoute(app: FastifyInstance, deps: ServerDeps): void {
-  app.post('/completions', async (request, reply) => {
-    const model = await modelFor(deps, request, reply);
-    const { generator } = model;
-    const completion = readCompletionRequest(request.body, generator);
-    const ignored = unknownProperties(COMPLETION_SCHEMA, request.body as object);
-    if (ignored.length > 0) request.log.debug({ ignored }, 'fields that are not known here');
+  app.post('/completions', (request, reply) => {
+    const start = (model: ServedModel, signal: AbortSignal): Answer => {
+      const { generator } = model;
+      const completion = readCompletionRequest(request.body, generator);
+      const ignored = unknownProperties(COMPLETION_SCHEMA, request.body as object);
+      if (ignored.length > 0) request.log.debug({ ignored }, 'fields that are not known here');
 
-    const jobs = jobsOf(completion, generator);
-    const echoes = jobs.map(({ promptIds: ids }, index) => {
-      const prompt = completion.prompts[Math.floor(index / completion.drawn)]!;
-      return !completion.echo ? '' : typeof prompt === 'string' ? prompt : generator.textOf(ids);
-    });
-    const signal = clientGone(reply, () => deps.metrics.countCancelled('/completions'));
-    const answers = generator.start(jobs, signal, clientOf(request, deps.config.apiKeys.length > 0));
-    const frame = newFrame('cmpl', 'text_completion', model);
-    if (!completion.stream) return wholeAnswer(answers, frame, completion, echoes);
-    const chunks = answerChunks(answers, frame, completion, echoes);
-    await sendEvents(reply, chunks, { ...streaming(deps), format: COMPLETION_EVENTS, signal });
-    return reply;
+      const jobs = jobsOf(completion, generator);
+      const echoes = jobs.map(({ promptIds: ids }, index) => {
+        const prompt = completion.prompts[Math.floor(index / completion.drawn)]!;
+        return !completion.echo ? '' : typeof prompt === 'string' ? prompt : generator.textOf(ids);
+      });
+      const answers = generator.start(jobs, signal, clientOf(request, deps.config.apiKeys.length > 0));
+      const frame = newFrame('cmpl', 'text_completion', model);
+      if (!completion.stream) return { whole: () => wholeAnswer(answers, frame, completion, echoes) };
+      return { events: answerChunks(answers, frame, completion, echoes), format: COMPLETION_EVENTS };
+    };
+    return answerRequest(deps, request, reply, { route: '/completions', start, failure: COMPLETION_EVENTS.failure });
   });
 }
 

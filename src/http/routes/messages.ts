@@ -3,56 +3,52 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { MoestroError } from '../../errors.js';
 import { unknownProperties } from '../check.js';
 import { clientOf } from '../auth.js';
-import { clientGone } from '../client-gone.js';
-import { modelFor, type ServerDeps, streaming } from '../deps.js';
+import { type Answer, answerRequest } from '../answer.js';
+import { modelFor, type ServerDeps } from '../deps.js';
 import { errorBody } from '../errors.js';
-import { namedEvent, sendEvents } from '../sse.js';
+import type { ServedModel } from '../model-shelf.js';
+import { type EventFormat, namedEvent } from '../sse.js';
 import { MessageEvents } from '../wire/message-events.js';
 import { MESSAGES_SCHEMA, readMessagesRequest } from '../wire/messages.js';
 
 export function messagesRoutes(app: FastifyInstance, deps: ServerDeps): void {
-  const prepare = async (request: FastifyRequest, reply: FastifyReply) => {
-    const model = await modelFor(deps, request, reply);
-    const asked = readMessagesRequest(request.body, model.generator);
+  const prepare = (request: FastifyRequest, { generator }: ServedModel) => {
+    const asked = readMessagesRequest(request.body, generator);
     const ignored = unknownProperties(MESSAGES_SCHEMA, request.body as object);
     if (ignored.length > 0) request.log.debug({ ignored }, 'fields that are not known here');
-    const promptIds = model.generator.promptFromChat(asked.messages, asked.templateKwargs, asked.tools);
-    return { model, asked, promptIds };
+    return { asked, promptIds: generator.promptFromChat(asked.messages, asked.templateKwargs, asked.tools) };
   };
 
   app.post('/messages/count_tokens', async (request, reply) => ({
-    input_tokens: (await prepare(request, reply)).promptIds.length,
+    input_tokens: prepare(request, await modelFor(deps, request, reply)).promptIds.length,
   }));
 
-  app.post('/messages', async (request, reply) => {
+  app.post('/messages', (request, reply) => {
     reply.header('request-id', request.id);
-    const { model, asked, promptIds } = await prepare(request, reply);
-    const signal = clientGone(reply, () => deps.metrics.countCancelled('/messages'));
-    const answers = model.generator.start(
-      [{ promptIds, options: asked.options, splitsReasoning: true }],
-      signal,
-      clientOf(request, deps.config.apiKeys.length > 0),
-    );
-    const message = new MessageEvents(model.id, promptIds.length);
-    const events = message.from(answers);
-    if (!asked.stream) {
-      for await (const _ of events) {
-        // The message gathers what the events tell.
-      }
-      return message.whole();
-    }
-    await sendEvents(reply as FastifyReply, events, {
-      ...streaming(deps),
-      signal,
-      format: {
-        event: namedEvent,
-        ping: namedEvent({ type: 'ping' }),
-        failure: (error) => namedEvent(messagesError(error)),
-        end: '',
-      },
+    const start = (model: ServedModel, signal: AbortSignal): Answer => {
+      const { asked, promptIds } = prepare(request, model);
+      const answers = model.generator.start(
+        [{ promptIds, options: asked.options, splitsReasoning: true }],
+        signal,
+        clientOf(request, deps.config.apiKeys.length > 0),
+      );
+      const message = new MessageEvents(model.id, promptIds.length);
+      const events = message.from(answers);
+      return asked.stream ? { events, format: MESSAGE_EVENTS } : { whole: () => wholeMessage(message, events) };
+    };
+    return answerRequest(deps, request, reply as FastifyReply, {
+      route: '/messages',
+      start,
+      failure: MESSAGE_EVENTS.failure,
     });
-    return reply;
   });
+}
+
+async function wholeMessage(message: MessageEvents, events: AsyncIterable<object>): Promise<object> {
+  for await (const _ of events) {
+    // The message gathers what the events tell.
+  }
+  return message.whole();
 }
 
 /** Names of kinds of errors that differ from OpenAI's. */
@@ -67,3 +63,10 @@ export function messagesError(error: MoestroError): { readonly type: 'error'; re
   const type = error.code === 'BODY_TOO_LARGE' ? 'request_too_large' : (ERROR_TYPES[body.type] ?? body.type);
   return { type: 'error', error: { ...body, type } };
 }
+
+const MESSAGE_EVENTS: EventFormat = {
+  event: namedEvent,
+  ping: namedEvent({ type: 'ping' }),
+  failure: (error) => namedEvent(messagesError(error)),
+  end: '',
+};
