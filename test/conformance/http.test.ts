@@ -1,4 +1,7 @@
 /** What clients do that are no npm package, byte by byte: Open WebUI, Continue, Cline, Codex, browsers (B2, B3, B4). */
+import { type IncomingMessage, request } from 'node:http';
+import { Readable } from 'node:stream';
+import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bodyOf, eventsOf, FRANCE, newLong, type Served, servePocket } from './served.js';
 
@@ -16,6 +19,34 @@ interface Answer {
 }
 interface Tokens {
   tokens: number[];
+}
+
+/** The default of --body-limit. */
+const LIMIT = 32 << 20;
+
+/** A request for one token whose JSON has that many bytes. */
+function bodyOfBytes(bytes: number): string {
+  const body = { ...CHAT, prompt: 'x', max_tokens: 1, metadata: '' };
+  return JSON.stringify({ ...body, metadata: 'x'.repeat(bytes - JSON.stringify(body).length) });
+}
+
+/** A POST that sends its body in pieces, without a length unless the headers say one; of null it sends nothing. */
+function rawRequest(url: string, headers: Record<string, number>, body: string | null) {
+  return new Promise<{ readonly response: IncomingMessage; readonly text: string }>((resolve, reject) => {
+    const sent = request(url, { method: 'POST', headers: { 'content-type': 'application/json', ...headers } });
+    sent.once('error', reject);
+    sent.once('response', (response) => {
+      // From here on the server may close the connection under what is still being sent.
+      sent.off('error', reject).on('error', () => undefined);
+      let text = '';
+      response.setEncoding('utf8').on('data', (part) => {
+        text += part;
+      });
+      response.once('end', () => resolve({ response, text })).once('error', reject);
+    });
+    if (body === null) sent.flushHeaders();
+    else Readable.from(body.match(/.{1,1048576}/gs)!).pipe(sent);
+  });
 }
 
 const CHAT = { model: 'pocket', messages: FRANCE };
@@ -98,16 +129,58 @@ describe('requests (B2)', () => {
     expect([missing.status, await missing.json()]).toMatchObject([404, { error: { type: 'not_found_error' } }]);
   });
 
-  it('17: takes 32 MB, answers more with 413 and what is no JSON with 400', async () => {
-    const large = await served.post('/v1/chat/completions', { ...CHAT, max_tokens: 1, metadata: 'x'.repeat(32e6) });
-    expect(large.status).toBe(200);
-    await large.arrayBuffer();
-    const tooLarge = await served.post('/v1/chat/completions', { metadata: 'x'.repeat(34e6) }).catch(() => null);
-    // A server that refuses a body may close the connection under it.
-    if (tooLarge !== null)
-      expect([tooLarge.status, (await bodyOf<Failure>(tooLarge)).error.code]).toEqual([413, 'body_too_large']);
+  it('17: takes a body of 32 MiB to the byte, and what is no JSON with 400', async () => {
+    const large = await served.post('/v1/chat/completions', null, { body: bodyOfBytes(LIMIT) });
+    expect([large.status, await large.json()]).toMatchObject([200, { object: 'chat.completion' }]);
     const broken = await served.post('/v1/chat/completions', null, { body: '{"messages":' });
     expect([broken.status, (await bodyOf<Failure>(broken)).error.type]).toEqual([400, 'invalid_request_error']);
+  });
+
+  const tooLarge = (found: string) => ({
+    type: 'invalid_request_error',
+    code: 'body_too_large',
+    param: null,
+    message: `Cannot read the request body: found ${found}, needed at most the limit of ${LIMIT} bytes`,
+  });
+
+  it('17: answers a byte more with 413 as JSON, which clients read though they are still sending', async () => {
+    for (const path of ['/v1/chat/completions', '/v1/completions', '/v1/responses', '/v1/embeddings', '/tokenize']) {
+      const refused = await served.post(path, null, { body: bodyOfBytes(LIMIT + 1) });
+      expect([path, refused.status, refused.headers.get('content-type')]).toEqual([
+        path,
+        413,
+        'application/json; charset=utf-8',
+      ]);
+      expect((await bodyOf<Failure>(refused)).error).toEqual(tooLarge(`${LIMIT + 1} bytes`));
+    }
+    const anthropic = await served.post('/v1/messages', null, { body: bodyOfBytes(LIMIT + 1) });
+    expect([anthropic.status, await anthropic.json()]).toMatchObject([
+      413,
+      { type: 'error', error: { type: 'request_too_large' } },
+    ]);
+    // The connection was not good for more, and the next request has one.
+    expect((await served.post('/v1/completions', { prompt: 'x', max_tokens: 1 })).status).toBe(200);
+  });
+
+  it('17: refuses a length that is too large before anything is sent', async () => {
+    const { response, text } = await rawRequest(`${served.root}/v1/completions`, { 'content-length': LIMIT + 1 }, null);
+    expect([response.statusCode, response.headers.connection]).toEqual([413, 'close']);
+    expect(JSON.parse(text).error).toEqual(tooLarge(`${LIMIT + 1} bytes`));
+  });
+
+  it('17: counts a body that does not tell its length', async () => {
+    const { response, text } = await rawRequest(`${served.root}/v1/completions`, {}, bodyOfBytes(LIMIT + (1 << 20)));
+    expect([response.statusCode, response.headers.connection]).toEqual([413, 'close']);
+    expect(JSON.parse(text).error).toEqual(tooLarge('a larger one'));
+    const fits = await rawRequest(`${served.root}/v1/completions`, {}, bodyOfBytes(LIMIT));
+    expect([fits.response.statusCode, JSON.parse(fits.text).object]).toEqual([200, 'text_completion']);
+  });
+
+  it('17: is an error with its status for the openai package', async () => {
+    const client = new OpenAI({ baseURL: served.baseURL, apiKey: 'x', maxRetries: 0 });
+    const content = 'x'.repeat(LIMIT);
+    const asked = client.chat.completions.create({ model: 'pocket', messages: [{ role: 'user', content }] });
+    await expect(asked).rejects.toMatchObject({ status: 413, code: 'body_too_large', type: 'invalid_request_error' });
   });
 });
 
