@@ -6,7 +6,14 @@ import { openTrace } from '../replay/open-trace.js';
 import { plotReplay } from '../replay/plot.js';
 import { POLICY_NAMES, parsePolicy } from '../replay/policies.js';
 import { AS_RECORDED, runReplay } from '../replay/run-replay.js';
-import type { Counting, MachineModel, ReplayRow, Scope } from '../replay/types.js';
+import {
+  type Counting,
+  type MachineModel,
+  REPLAY_PREFETCH,
+  type ReplayPrefetch,
+  type ReplayRow,
+  type Scope,
+} from '../replay/types.js';
 import { decimalNumber, wholeNumber } from './numbers.js';
 import { statusLine } from './status-line.js';
 
@@ -18,6 +25,7 @@ const collect = (value: string, earlier: readonly string[] = []): readonly strin
 interface ReplayOptions {
   readonly policy?: readonly string[];
   readonly residency?: readonly string[];
+  readonly prefetch?: readonly string[];
   readonly layers?: string;
   readonly experts?: string;
   readonly topK?: string;
@@ -48,6 +56,11 @@ export function replayCommand(): Command {
     .option(
       '--residency <percents>',
       'experts that are resident, in percent, 12.5 or 12.5%, or "recorded" for those of a .moetrace; repeatable (default: 12.5, 25, 50)',
+      collect,
+    )
+    .option(
+      '--prefetch <names>',
+      'reads on a guess beside "default": off, or statistics of which experts follow which; repeatable (default: off)',
       collect,
     )
     .option('--layers <count>', 'MoE layers of the recorded model; a .u8 without it has 48')
@@ -83,10 +96,13 @@ export function replayCommand(): Command {
         '',
         'hitRate is that of the whole trace from an empty cache; hitRateSecondHalf scores the second half only.',
         '"default" is the shipped policy in the plans of the engine; "belady" knows the future.',
+        'With --prefetch statistics "default" also reads on a guess while the next layer computes until its router has chosen;',
+        'its bytes are useful (there in time), late (on their way when wanted) or wasted (never used).',
         '',
         'Examples:',
         '  moestro replay chat.csv',
         '  moestro replay a.jsonl b.u8 --policy lru,default,belady --residency 6,12.5,25 --svg hit-rates.svg',
+        '  moestro replay chat.csv --policy default --prefetch off,statistics --layer-ms 0.5',
         '  moestro replay other.u8 --layers 24 --experts 60 --top-k 4 --json',
       ].join('\n'),
     )
@@ -97,6 +113,7 @@ function replay(paths: readonly string[], options: ReplayOptions): void {
   const policies = options.policy ?? ['lru', 'lfu-decay', 'default', 'belady'];
   for (const policy of policies) parsePolicy(policy);
   const residencies = (options.residency ?? ['12.5', '25', '50']).map(percent);
+  const prefetches = (options.prefetch ?? ['off']).map(prefetchOf);
   const count = (flag: string, text: string | undefined, most: number) =>
     text === undefined ? undefined : wholeNumber(flag, text, 1, most);
   const layers = count('--layers', options.layers, 1023);
@@ -113,6 +130,7 @@ function replay(paths: readonly string[], options: ReplayOptions): void {
     traces,
     policies,
     residencies,
+    prefetches,
     scope: options.scope === 'auto' ? null : options.scope,
     counting: options.counting === 'auto' ? null : options.counting,
     machine: machineOf(options),
@@ -126,6 +144,15 @@ function replay(paths: readonly string[], options: ReplayOptions): void {
 function percent(text: string): number {
   if (text === 'recorded') return AS_RECORDED;
   return decimalNumber('--residency', text.replace(/\s*%$/, ''), 0.1, 100);
+}
+
+function prefetchOf(text: string): ReplayPrefetch {
+  const found = REPLAY_PREFETCH.find((name) => name === text);
+  if (found !== undefined) return found;
+  throw new MoestroError('INVALID_CONFIG', `Cannot use --prefetch "${text}": needed ${REPLAY_PREFETCH.join(' or ')}`, {
+    name: '--prefetch',
+    found: text,
+  });
 }
 
 function machineOf(options: ReplayOptions): MachineModel {
@@ -148,23 +175,27 @@ function writePlot(path: string, rows: readonly ReplayRow[]): void {
 }
 
 function table(rows: readonly ReplayRow[]): string {
-  const head = ['trace', 'policy', 'resident', 'hit rate', '2nd half', 'MB/token', 'stall ms', 'tok/s', 'caches'];
+  const guesses = rows.some((row) => row.prefetch !== 'off');
+  const megabytes = (bytes: number) => (bytes / 1e6).toFixed(1);
+  const head = ['trace', 'policy', 'caches', 'resident', 'hit rate', '2nd half', 'MB/token', 'stall ms', 'tok/s'];
+  if (guesses) head.push('useful MB', 'late MB', 'wasted MB');
   const cells = rows.map((row) => [
     row.trace,
-    row.policy,
+    row.prefetch === 'off' ? row.policy : `${row.policy} + ${row.prefetch}`,
+    `${row.scope}, ${row.counting}`,
     `${Number(row.residency.toFixed(2))} %`,
     (100 * row.hitRate).toFixed(1),
     (100 * row.hitRateSecondHalf).toFixed(1),
-    (row.bytesPerToken / 1e6).toFixed(1),
+    megabytes(row.bytesPerToken),
     row.stallMs.toFixed(1),
     row.tokensPerSecond.toFixed(1),
-    `${row.scope}, ${row.counting}`,
+    ...(guesses ? [row.usefulBytes, row.lateBytes, row.wastedBytes].map(megabytes) : []),
   ]);
   const widths = head.map((name, column) => Math.max(name.length, ...cells.map((row) => row[column]!.length)));
   return [head, ...cells]
     .map((row) =>
       row
-        .map((cell, i) => (i < 2 || i === 8 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)))
+        .map((cell, i) => (i < 3 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)))
         .join('  ')
         .trimEnd(),
     )

@@ -24,19 +24,47 @@ export function playTimeline(run: CacheRun, trace: TraceToReplay, machine: Machi
     byMisses[misses] ??= eventStallMs(misses, Math.max(topK, misses), machine);
     stallMs += byMisses[misses];
   }
-  return { stallMs, totalMs: stallMs + tokens * layers * (machine.layerMs + topK * machine.expertMs) };
+  return { stallMs, totalMs: stallMs + computeMs(trace, machine) };
 }
 
-/** Milliseconds that compute waits in one event of `topK` experts of which `misses` are read, all asked for at once. */
-export function eventStallMs(misses: number, topK: number, machine: MachineModel): number {
+/** Milliseconds of all tokens together if nothing was ever missing. */
+export function computeMs({ recording }: TraceToReplay, machine: MachineModel): number {
+  const { tokens, layers, topK } = recording;
+  return tokens * layers * (machine.layerMs + topK * machine.expertMs);
+}
+
+/**
+ * Milliseconds that compute waits in one event of `topK` experts of which `misses` are read, all asked for at once.
+ *
+ * @param lateMs when those of the misses land that are on their way already, ascending.
+ * @param busyMs until then the disk is busy; the layer does not end before.
+ */
+export function eventStallMs(
+  misses: number,
+  topK: number,
+  machine: MachineModel,
+  lateMs: readonly number[] = [],
+  busyMs = 0,
+): number {
   const readMs = machine.expertBytes / machine.diskBytesPerMs;
   let now = (topK - misses) * machine.expertMs;
   let stallMs = 0;
-  for (let read = 1; read <= misses; ++read) {
-    // Reads share the rate, and `queueDepth` of them wait for their first byte together.
-    const landed = machine.diskLatencyMs * Math.ceil(read / machine.queueDepth) + read * readMs;
+  const waitFor = (landed: number): void => {
     stallMs += Math.max(0, landed - now);
-    now = Math.max(now, landed) + machine.expertMs;
+    now = Math.max(now, landed);
+  };
+  const asked = misses - lateMs.length;
+  for (const landed of lateMs) {
+    waitFor(landed);
+    now += machine.expertMs;
   }
+  // The first byte is waited for while the disk is busy anyway.
+  const busyBeyond = Math.max(0, busyMs - machine.diskLatencyMs);
+  for (let read = 1; read <= asked; ++read) {
+    // Reads share the rate, and `queueDepth` of them wait for their first byte together.
+    waitFor(busyBeyond + machine.diskLatencyMs * Math.ceil(read / machine.queueDepth) + read * readMs);
+    now += machine.expertMs;
+  }
+  waitFor(busyMs);
   return stallMs;
 }

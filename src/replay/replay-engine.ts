@@ -1,14 +1,17 @@
 /**
  * Runs a trace through the engine's own plans: the same `planExperts` and `Residency`, one token a step, all experts at the
- * full level, every read landing in time. What it reads is what an engine of so many slots reads for that routing.
+ * full level, every read on demand landing in time. What it reads is what an engine of so many slots reads for that routing; with
+ * `speculates` also on a guess, as the disk allows.
  */
 import { createLayerPlan, type LayerPlan } from '../experts/layer-plan.js';
 import { planExperts, type Routing } from '../experts/plan.js';
 import { planSettings } from '../experts/plan-settings.js';
 import { Residency } from '../experts/residency.js';
 import type { ReuseModel, ReuseWeights } from '../experts/reuse/reuse-model.js';
+import { eventStallMs } from './machine-model.js';
 import { slotsOf } from './replay-cache.js';
-import type { CacheRun, TraceToReplay } from './types.js';
+import { Speculation } from './speculation.js';
+import type { CacheRun, MachineModel, TraceToReplay } from './types.js';
 
 /** A level for whole experts: how many bits they have changes nothing here. */
 const LEVEL = 2;
@@ -21,6 +24,8 @@ export interface EngineReplayOptions {
   /** Of the reuse model, and a look at it before the first token: for fitting weights. */
   readonly weights?: ReuseWeights;
   readonly onStart?: (reuse: ReuseModel) => void;
+  /** Reads on a guess, from index statistics, on this machine. */
+  readonly speculates?: MachineModel;
 }
 
 export function replayEngine(trace: TraceToReplay, share: number, options: EngineReplayOptions = {}): CacheRun {
@@ -50,23 +55,38 @@ export function replayEngine(trace: TraceToReplay, share: number, options: Engin
     live: Uint8Array.of(1),
   };
   const misses = new Uint16Array(tokens * layers);
+  const machine = options.speculates;
+  const speculation = machine === undefined ? null : new Speculation(residency, plan.scratch, topK, machine);
+  let demandBytes = 0;
+  let stallMs = 0;
   for (let token = 0; token < tokens; ++token) {
     residency.uses.advance(1);
     residency.reuse.beginStep(1, STREAM, ONE_ROW, slots);
+    const demandBefore = demandBytes;
     for (let layer = 0; layer < layers; ++layer) {
       const event = token * layers + layer;
+      if (layer > 0) speculation?.guess(layer, settings);
       routing.layer = layer;
       for (let rank = 0; rank < topK; ++rank) {
         routing.ids[rank] = ids[event * topK + rank]!;
         if (recording.weights !== null) routing.weights[rank] = recording.weights[event * topK + rank]!;
         residency.uses.record(layer * experts + routing.ids[rank]!, 0);
       }
+      speculation?.settle(routing);
       residency.reuse.observe(routing, residency.residentBits, slots);
       misses[event] = planExperts(routing, residency, settings, plan).misses;
+      if (speculation !== null) {
+        demandBytes += plan.missedScaleSlots * machine!.expertBytes;
+        stallMs += eventStallMs(plan.misses, topK, machine!, speculation.lateMs, speculation.busyMs);
+        speculation.finish();
+      }
       carryOut(plan, residency);
     }
+    speculation?.end(demandBytes - demandBefore);
   }
-  return { misses, slots };
+  return speculation === null
+    ? { misses, slots }
+    : { misses, slots, speculated: { ...speculation.bytes, demandBytes, stallMs } };
 }
 
 /** Wave by wave as the engine does (engine/forward.ts), with a disk that is always in time. */

@@ -1,12 +1,12 @@
 /** Traces, policies and sizes in, one row for each combination out. */
 import { MoestroError } from '../errors.js';
-import { playTimeline } from './machine-model.js';
+import { computeMs, playTimeline, type Timeline } from './machine-model.js';
 import { parsePolicy } from './policies.js';
 import { replayBelady } from './replay-belady.js';
 import { replayCache } from './replay-cache.js';
 import { replayEngine } from './replay-engine.js';
 import { replaySteps, type StepsRun } from './replay-steps.js';
-import type { CacheRun, Counting, MachineModel, ReplayRow, Scope, TraceToReplay } from './types.js';
+import type { CacheRun, Counting, MachineModel, ReplayPrefetch, ReplayRow, Scope, TraceToReplay } from './types.js';
 
 /** In place of a percentage: as many slots as the engine had that recorded the trace; `default` then runs its very steps. */
 export const AS_RECORDED = -1;
@@ -16,6 +16,8 @@ export interface ReplayRequest {
   readonly policies: readonly string[];
   /** Percent of all experts, or {@link AS_RECORDED}. */
   readonly residencies: readonly number[];
+  /** Only the plans of the engine (`default`) can be told to read on a guess, and not {@link AS_RECORDED}: others run as "off". */
+  readonly prefetches?: readonly ReplayPrefetch[];
   /** Null for what the tables of the trace are made with: see {@link customary}. */
   readonly scope: Scope | null;
   readonly counting: Counting | null;
@@ -36,16 +38,29 @@ export function runReplay(request: ReplayRequest): ReplayRow[] {
   for (const trace of request.traces) {
     for (const policy of request.policies) {
       for (const residency of request.residencies) {
-        const row = replayOne(trace, policy, residency, request);
-        request.onRow?.(row);
-        rows.push(row);
+        for (const prefetch of prefetchesOf(policy, residency, request)) {
+          const row = replayOne(trace, policy, residency, prefetch, request);
+          request.onRow?.(row);
+          rows.push(row);
+        }
       }
     }
   }
   return rows;
 }
 
-function replayOne(trace: TraceToReplay, name: string, residency: number, request: ReplayRequest): ReplayRow {
+function prefetchesOf(policy: string, residency: number, request: ReplayRequest): readonly ReplayPrefetch[] {
+  const canGuess = parsePolicy(policy).kind === 'engine' && residency !== AS_RECORDED;
+  return canGuess ? (request.prefetches ?? ['off']) : ['off'];
+}
+
+function replayOne(
+  trace: TraceToReplay,
+  name: string,
+  residency: number,
+  prefetch: ReplayPrefetch,
+  request: ReplayRequest,
+): ReplayRow {
   const policy = parsePolicy(name);
   const usual = customary(trace);
   const scope = request.scope ?? usual.scope;
@@ -57,30 +72,41 @@ function replayOne(trace: TraceToReplay, name: string, residency: number, reques
   const run =
     steps ??
     (policy.kind === 'engine'
-      ? replayEngine(trace, share)
+      ? replayEngine(trace, share, prefetch === 'off' ? {} : { speculates: request.machine })
       : policy.kind === 'belady'
         ? replayBelady(trace, share, scope)
         : replayCache(trace, share, policy, scope, counting));
   const { tokens } = trace.recording;
   const { machine } = request;
-  const time = playTimeline(run, trace, machine);
+  const guessed = run.speculated ?? { usefulBytes: 0, lateBytes: 0, wastedBytes: 0 };
+  const { usefulBytes, lateBytes, wastedBytes } = guessed;
+  const demandBytes =
+    run.speculated?.demandBytes ?? steps?.readBytes ?? missesFrom(run, trace, 0) * machine.expertBytes;
+  const time = timeOf(run, trace, machine);
   return {
     trace: trace.name,
     policy: name,
+    prefetch,
     residency: 100 * share,
     hitRate: steps === null ? hitRate(run, trace, 0) : hitRateOf(steps),
     hitRateSecondHalf: hitRate(run, trace, tokens >> 1),
-    bytesPerToken: (steps?.readBytes ?? missesFrom(run, trace, 0) * machine.expertBytes) / tokens,
+    bytesPerToken: (demandBytes + usefulBytes + lateBytes + wastedBytes) / tokens,
     stallMs: time.stallMs / tokens,
-    usefulBytes: 0,
-    lateBytes: 0,
-    wastedBytes: 0,
+    usefulBytes: usefulBytes / tokens,
+    lateBytes: lateBytes / tokens,
+    wastedBytes: wastedBytes / tokens,
     msPerToken: time.totalMs / tokens,
     tokensPerSecond: time.totalMs === 0 ? 0 : (1000 * tokens) / time.totalMs,
     slots: run.slots,
     scope: policy.kind === 'engine' ? 'engine' : scope,
     counting: policy.kind === 'cache' ? counting : 'event',
   };
+}
+
+function timeOf(run: CacheRun, trace: TraceToReplay, machine: MachineModel): Timeline {
+  if (run.speculated === undefined) return playTimeline(run, trace, machine);
+  const { stallMs } = run.speculated;
+  return { stallMs, totalMs: stallMs + computeMs(trace, machine) };
 }
 
 function recordedPercent({ name, recording, experts }: TraceToReplay): number {

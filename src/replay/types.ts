@@ -15,11 +15,24 @@ export interface TraceToReplay {
   readonly experts: number;
 }
 
+/** Whether the engine's plans are replayed with its reads on a guess, and where guesses come from. */
+export type ReplayPrefetch = 'off' | 'statistics';
+export const REPLAY_PREFETCH: readonly ReplayPrefetch[] = ['off', 'statistics'];
+
+/** Bytes read on a guess: used and there in time, used and still on their way when wanted, and never used. */
+export interface SpeculatedBytes {
+  readonly usefulBytes: number;
+  readonly lateBytes: number;
+  readonly wastedBytes: number;
+}
+
 /** What one policy made of one trace at one size. */
 export interface CacheRun {
-  /** Misses of each event, Uint16Array [tokens, layers]. */
+  /** Misses of each event, Uint16Array [tokens, layers]: experts that were not there, also those on their way by a guess. */
   readonly misses: Uint16Array;
   readonly slots: number;
+  /** Of a run with reads on a guess: their bytes, those read on demand, and how long compute waited in all. */
+  readonly speculated?: SpeculatedBytes & { readonly demandBytes: number; readonly stallMs: number };
 }
 
 /** What the machine is taken to do. */
@@ -38,14 +51,16 @@ export interface MachineModel {
 export interface ReplayRow {
   readonly trace: string;
   readonly policy: string;
+  readonly prefetch: ReplayPrefetch;
   /** Percent of all experts. */
   readonly residency: number;
   /** Whole trace, from an empty cache; and the second half, with the cache warmed by the first. */
   readonly hitRate: number;
   readonly hitRateSecondHalf: number;
+  /** On demand and on a guess. */
   readonly bytesPerToken: number;
   readonly stallMs: number;
-  /** Speculative bytes per token that were used in time, used but late, and not used. */
+  /** Of these on a guess: used in time, used but late, and not used. */
   readonly usefulBytes: number;
   readonly lateBytes: number;
   readonly wastedBytes: number;

@@ -1,0 +1,221 @@
+/** Reads on a guess in a replay: on a disk whose times can be added up by hand, and beside an engine that makes them. */
+import { describe, expect, it } from 'vitest';
+import { mapRecording, type Recording } from '../../src/experts/trace.js';
+import { settleGuesses } from '../../src/replay/guess-reads.js';
+import { eventStallMs } from '../../src/replay/machine-model.js';
+import { replayEngine } from '../../src/replay/replay-engine.js';
+import { runReplay } from '../../src/replay/run-replay.js';
+import type { MachineModel, ReplayPrefetch, ReplayRow, TraceToReplay } from '../../src/replay/types.js';
+import { fakeEngine, TOY_ARCHITECTURE, TOY_GEOMETRY, TOY_MOE_LAYERS, toyRequest } from '../helpers/fake-engine.js';
+
+/** A record of one part takes 1 ms at the rate and .5 ms until its first byte. */
+const MACHINE: MachineModel = {
+  expertBytes: 1000,
+  diskBytesPerMs: 1000,
+  diskLatencyMs: 0.5,
+  queueDepth: 2,
+  layerMs: 1,
+  expertMs: 0.25,
+};
+/** A record of four parts takes 4 ms, and two of them may be with the disk. */
+const IN_PARTS: MachineModel = {
+  ...MACHINE,
+  expertBytes: 4 * 2 ** 20,
+  diskBytesPerMs: 2 ** 20,
+  diskLatencyMs: 0,
+  queueDepth: 4,
+};
+
+function recordingOf(
+  tokens: number,
+  layers: number,
+  topK: number,
+  idAt: (token: number, layer: number, rank: number) => number,
+): Recording {
+  const ids = new Uint16Array(tokens * layers * topK);
+  for (let at = 0; at < ids.length; ++at) {
+    ids[at] = idAt(Math.floor(at / (layers * topK)), Math.floor(at / topK) % layers, at % topK);
+  }
+  return { tokens, layers, topK, ids, weights: null, isRanked: true };
+}
+
+function replayed(
+  trace: TraceToReplay,
+  residency: number,
+  machine: MachineModel,
+  ...prefetches: ReplayPrefetch[]
+): ReplayRow[] {
+  const policies = ['default'];
+  return runReplay({
+    traces: [trace],
+    policies,
+    residencies: [residency],
+    prefetches,
+    scope: null,
+    counting: null,
+    machine,
+  });
+}
+
+describe('settleGuesses()', () => {
+  it('settleGuesses() has nothing to settle without guesses', () => {
+    expect(settleGuesses([], MACHINE)).toEqual({ guesses: [], busyMs: 0 });
+  });
+
+  it.each([
+    // Asked for 1 ms before the router has spoken: it lands .5 ms after that, wanted or not.
+    [1, [true], [[0.5, 1000]], 0.5],
+    [1, [false], [[0.5, 1000]], 0.5],
+    // Asked for 2 ms before: in time.
+    [2, [true], [[-0.5, 1000]], 0],
+    // Guesses have half of the depth: the second one is not with the disk yet, and stops or goes on.
+    [
+      1,
+      [false, false],
+      [
+        [0.5, 1000],
+        [Number.POSITIVE_INFINITY, 0],
+      ],
+      0.5,
+    ],
+    [
+      1,
+      [false, true],
+      [
+        [0.5, 1000],
+        [1.5, 1000],
+      ],
+      1.5,
+    ],
+    // The first has landed long ago, so the second goes to the disk when the router has spoken, with a latency of its own.
+    [
+      4,
+      [true, false],
+      [
+        [-2.5, 1000],
+        [1.5, 1000],
+      ],
+      1.5,
+    ],
+  ] as const)('settleGuesses() after %d ms of %j gives %j', (layerMs, isRight, expected, busyMs) => {
+    const { guesses, busyMs: found } = settleGuesses(isRight, { ...MACHINE, layerMs });
+    expect(guesses.map((read) => [read.landedMs, read.readBytes])).toEqual(expected);
+    expect(found).toBeCloseTo(busyMs, 12);
+  });
+
+  it('settleGuesses() stops a wrong guess after the parts that are with the disk', () => {
+    const MIB = 2 ** 20;
+    // One part has ended, so two more are with the disk when the router has spoken.
+    const wrong = settleGuesses([false], IN_PARTS);
+    expect(wrong.guesses[0]).toEqual({ isRight: false, landedMs: Number.POSITIVE_INFINITY, readBytes: 3 * MIB });
+    expect(wrong.busyMs).toBe(2);
+    expect(settleGuesses([true], IN_PARTS)).toEqual({
+      guesses: [{ isRight: true, landedMs: 3, readBytes: 4 * MIB }],
+      busyMs: 3,
+    });
+  });
+});
+
+describe('eventStallMs() after guesses', () => {
+  it.each([
+    // Two hits end at .5, the late guess at .75; the miss is read from .5 to 1.5.
+    [2, [0.5], 0.5, 0.75],
+    // The same miss behind a wrong guess that ends at 1: 1 to 2, while three hits end at .75.
+    [1, [], 1, 1.25],
+    // A busy disk within the latency of the miss costs nothing.
+    [1, [], 0.5, 0.75],
+    // Nothing is missing, but the layer does not end before its reads.
+    [0, [], 2, 1],
+  ])('eventStallMs() of %d misses, late %j, busy until %d is %d ms', (misses, late, busyMs, stallMs) => {
+    expect(eventStallMs(misses, 4, MACHINE, late, busyMs)).toBeCloseTo(stallMs, 12);
+  });
+});
+
+describe('runReplay() with --prefetch statistics', () => {
+  // Nothing is known of layer 1, so experts 0 to 3 are as good as any, and it wants 1. Layer 0 reads on demand: 1.5 ms.
+  const first = { name: 'first', recording: recordingOf(1, 2, 1, (_, layer) => (layer === 0 ? 5 : 1)), experts: 8 };
+
+  it.each([
+    // All four are with the disk at -2 ms and land at -.5, .5, 1.5 and 2.5: waits of .5 for 1, 1.75 for the disk.
+    [8, 2, { usefulBytes: 0, lateBytes: 1000, wastedBytes: 3000, bytesPerToken: 5000, stallMs: 3.75 }],
+    // One at a time: 0 lands at -.5, 1 is asked for when the router has spoken, 2 and 3 are never read.
+    [2, 2, { usefulBytes: 0, lateBytes: 1000, wastedBytes: 1000, bytesPerToken: 3000, stallMs: 3 }],
+    // They land at -2.5, -1.5, -.5 and .5: 1 runs until .25 and the layer ends at .5.
+    [8, 4, { usefulBytes: 1000, lateBytes: 0, wastedBytes: 3000, bytesPerToken: 5000, stallMs: 1.75 }],
+  ])('runReplay() counts guesses at depth %d, %d ms a layer', (queueDepth, layerMs, expected) => {
+    const [off, on] = replayed(first, 50, { ...MACHINE, queueDepth, layerMs }, 'off', 'statistics');
+    expect(off).toMatchObject({ usefulBytes: 0, lateBytes: 0, wastedBytes: 0, bytesPerToken: 2000, stallMs: 3 });
+    expect(on).toMatchObject({ prefetch: 'statistics', ...expected });
+  });
+
+  it('runReplay() waits less where one layer says what the next one wants, and reads little more', () => {
+    // A walk through more experts than there are slots for, always in the same order.
+    const recording = recordingOf(400, 2, 1, (token, layer) => (token * (layer === 0 ? 5 : 3)) % 16);
+    const trace = { name: 'walk', recording, experts: 16 };
+    const [off, on] = replayed(trace, 25, { ...MACHINE, layerMs: 4 }, 'off', 'statistics');
+    expect(on!.stallMs).toBeLessThan(0.75 * off!.stallMs);
+    expect(on!.usefulBytes).toBeGreaterThan(0.25 * on!.bytesPerToken);
+    expect(on!.wastedBytes).toBeLessThan(0.05 * on!.bytesPerToken);
+    // Where the disk has a fortieth of the time, the same guesses come too late.
+    const [late] = replayed(trace, 25, { ...MACHINE, layerMs: 0.1 }, 'statistics');
+    expect(late!.usefulBytes).toBe(0);
+    expect(late!.lateBytes).toBeGreaterThan(0.25 * late!.bytesPerToken);
+  });
+
+  it('runReplay() wastes at most a fifth where routing has no pattern', () => {
+    let state = 7;
+    const draw = () => {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      return state >>> 16;
+    };
+    const recording = recordingOf(400, 4, 2, (_token, _layer, rank) => (draw() % 16) * 2 + rank);
+    const [on] = replayed({ name: 'noise', recording, experts: 32 }, 25, { ...MACHINE, layerMs: 4 }, 'statistics');
+    expect(on!.wastedBytes).toBeGreaterThan(0);
+    expect(on!.wastedBytes).toBeLessThanOrEqual(0.2 * on!.bytesPerToken);
+  });
+
+  it('runReplay() makes no guesses for caches that are not the engine, or that hold too few experts for them', () => {
+    const recording = recordingOf(20, 2, 2, (token, _layer, rank) => (token + 5 * rank) % 16);
+    const trace = { name: 'few', recording, experts: 16 };
+    const request = { traces: [trace], residencies: [20], scope: null, counting: null, machine: MACHINE };
+    const prefetches = ['statistics'] as const;
+    const rows = runReplay({ ...request, policies: ['lru', 'belady', 'default'], prefetches });
+    expect(rows.map((row) => row.prefetch)).toEqual(['off', 'off', 'statistics']);
+    const [off] = runReplay({ ...request, policies: ['default'] });
+    expect(rows[2]).toEqual({ ...off, prefetch: 'statistics' });
+  });
+});
+
+describe('replayEngine() with reads on a guess', () => {
+  it.each([12, 15, 18, 27])('replayEngine() reads what an engine of %d slots reads on a guess', (slots) => {
+    const { topK, expertCount: experts } = TOY_ARCHITECTURE;
+    const layers = TOY_MOE_LAYERS.length;
+    const tokens = 120;
+    const recording = recordingOf(tokens, layers, topK, (token, layer, rank) => {
+      const word = ((token >> 3) % 3 === 2 ? (token >> 4) % 5 : (token >> 3) % 2) * 8 + (token & 7);
+      return (word * 5 + layer * 3 + rank * 4 + (word >> 2)) % experts;
+    });
+    const trace = mapRecording(recording, { layers, experts, topK }, 'phrases');
+    const { engine, native, runAll } = fakeEngine({ experts: slots, trace, maxSequences: 1, prefetch: 'on' });
+    // A disk that is always in time: whenever the engine looks, all reads have landed.
+    const take = native.takeCompletions.bind(native);
+    native.takeCompletions = (out) => {
+      for (let i = 0; i < 8; ++i) take(new Int32Array(0));
+      return take(out);
+    };
+    engine.generate(1, toyRequest(0, 1, tokens));
+    runAll();
+    const { decode, prefetch } = engine.metrics();
+
+    const expertBytes = 4 * TOY_GEOMETRY.bitBytes + TOY_GEOMETRY.scaleBytes;
+    const machine = { ...MACHINE, expertBytes, diskBytesPerMs: 1e12, diskLatencyMs: 0, queueDepth: 8 };
+    const share = slots / (layers * experts);
+    const run = replayEngine({ name: 'phrases', recording, experts }, share, { speculates: machine });
+    expect(prefetch.reads).toBeGreaterThan(20);
+    // The first token belongs to the prompt.
+    expect(run.misses.subarray(layers).reduce((sum, count) => sum + count, 0)).toBe(decode.misses);
+    const { usefulBytes, lateBytes, wastedBytes } = run.speculated!;
+    expect({ usefulBytes, lateBytes }).toEqual({ usefulBytes: prefetch.usefulBytes, lateBytes: 0 });
+    expect(usefulBytes + wastedBytes).toBe(prefetch.bytes);
+  });
+});
