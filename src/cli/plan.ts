@@ -2,20 +2,18 @@
 import { Command } from 'commander';
 import { formatBytes, parseBytes } from '../bytes.js';
 import { engineConfig } from '../config.js';
-import { startEngine } from '../engine/client.js';
 import { planMemory, runtimeBytes } from '../engine/memory-plan.js';
 import type { EngineConfig, MemoryPlan } from '../engine/types.js';
-import { runBench } from '../eval/bench.js';
 import { memoryLimitBytes } from '../machine.js';
 import { openMoe } from '../model/read-moe.js';
 import { openTrace } from '../replay/open-trace.js';
-import { evenMisses, fitDiskRate, kneeOf, meanStallMs, type MissesAt, recordedMisses } from '../replay/predict.js';
+import { evenMisses, kneeOf, meanStallMs, type MissesAt, recordedMisses } from '../replay/predict.js';
 import type { MachineModel } from '../replay/types.js';
 import { ENGINE_SETTINGS, PREFIX_SETTINGS } from '../settings.js';
 import { memoryFloor } from './inspect.js';
+import { measureMachine } from './measure-machine.js';
 import { decimalNumber } from './numbers.js';
 import { addSettings, givenSettings } from './options.js';
-import { statusLine } from './status-line.js';
 
 const SETTINGS = ENGINE_SETTINGS.filter(
   (one) =>
@@ -24,10 +22,6 @@ const SETTINGS = ENGINE_SETTINGS.filter(
 );
 /** Budgets from the floor to everything resident where none is named. */
 const POINTS = 8;
-/** What is run to measure: long enough to warm up, short enough to wait for. */
-const MEASURED = { promptTokens: 16, newTokens: 24, streams: 1, repeats: 1, seed: 1 } as const;
-/** Of a direct read, as drives of this decade have it; the rate beside it is measured. */
-const LATENCY_MS = 0.1;
 
 interface PlanOptions {
   readonly budget?: readonly string[];
@@ -87,7 +81,7 @@ function collect(value: string, earlier: readonly string[] = []): readonly strin
 async function plan(path: string, options: PlanOptions & Record<string, string>): Promise<void> {
   const config = engineConfig(path, givenSettings(options, SETTINGS));
   const { manifest, moeLayerCount } = await openMoe(path);
-  const { architecture, geometry } = manifest;
+  const { architecture } = manifest;
   const runtime = runtimeBytes(process.memoryUsage.rss(), architecture.vocabSize);
   const budgets = budgetsOf(options.budget, manifest, config);
   const memories = budgets.map((budget) => planMemory(manifest, config, runtime, budget));
@@ -95,13 +89,12 @@ async function plan(path: string, options: PlanOptions & Record<string, string>)
   const trace = options.trace === undefined ? null : openTrace(options.trace, {});
   const missesAt = trace === null ? evenMisses(shape) : recordedMisses(trace, shape);
   const level = memories[0]!.level;
-  const expertBytes = level * geometry.bitBytes + geometry.scaleBytes;
-  const activeBytes = shape.layers * shape.topK * expertBytes;
-  const machine = await rates(config, budgets[0]!, options, {
-    ...shape,
-    expertBytes,
-    queueDepth: config.io.queueDepth,
-    expertShare: activeBytes / (activeBytes + memories[0]!.plan.dense),
+  const given = (flag: string, text: string | undefined, least: number, most: number) =>
+    text === undefined ? null : decimalNumber(flag, text, least, most);
+  const diskRate = given('--disk-rate', options.diskRate, 0.001, 1e9);
+  const machine = await measureMachine(manifest, config, budgets[0]!, memories[0]!, {
+    diskBytesPerMs: diskRate === null ? null : 1000 * diskRate,
+    computeMs: given('--compute-ms', options.computeMs, 0, 1e6),
   });
   const rows = memories.map(({ plan: memory }) => predict(memory, missesAt, shape, machine));
   const knee = kneeOf(
@@ -138,46 +131,6 @@ function budgetsOf(
     manifest.architecture.expertCount * manifest.architecture.layerKinds.filter((k) => k === 'moe').length;
   const all = Math.ceil(1.2 * floor + experts * expertBytes);
   return Array.from({ length: POINTS }, (_, i) => Math.round(floor * (all / floor) ** (i / (POINTS - 1))));
-}
-
-async function rates(
-  config: EngineConfig,
-  budget: number,
-  options: PlanOptions,
-  model: {
-    readonly layers: number;
-    readonly topK: number;
-    readonly expertBytes: number;
-    readonly queueDepth: number;
-    readonly expertShare: number;
-  },
-): Promise<MachineModel> {
-  const { layers, topK, expertBytes, queueDepth, expertShare } = model;
-  const machineAt = (computeMs: number, diskBytesPerMs: number): MachineModel => ({
-    expertBytes,
-    diskBytesPerMs,
-    diskLatencyMs: LATENCY_MS,
-    queueDepth,
-    layerMs: (computeMs * (1 - expertShare)) / layers,
-    expertMs: (computeMs * expertShare) / (layers * topK),
-  });
-  const givenRate = options.diskRate === undefined ? null : decimalNumber('--disk-rate', options.diskRate, 0.001, 1e9);
-  const givenMs = options.computeMs === undefined ? null : decimalNumber('--compute-ms', options.computeMs, 0, 1e6);
-  if (givenRate !== null && givenMs !== null) return machineAt(givenMs, 1000 * givenRate);
-  const progress = statusLine();
-  progress.show('measuring: 40 tokens at the smallest budget');
-  const client = await startEngine({ ...config, prefix: null, budgetBytes: budget, maxSequences: 1 });
-  try {
-    const run = await runBench(client, { ...MEASURED, onProgress: progress.show });
-    const computeMs = givenMs ?? Math.max(0.001, 1000 / run.decodeTps - run.stallMs);
-    const misses = Math.min(topK, run.bytesReadPerToken / expertBytes / layers);
-    const rate =
-      givenRate === null ? fitDiskRate(misses, topK, run.stallMs / layers, machineAt(computeMs, 1)) : 1000 * givenRate;
-    return machineAt(computeMs, rate);
-  } finally {
-    progress.clear();
-    await client.close();
-  }
 }
 
 function predict(

@@ -1,7 +1,10 @@
 /** `moestro replay TRACE...`: recorded routing through residency policies and a model of the disk. */
 import { writeFileSync } from 'node:fs';
 import { Command, Option } from 'commander';
+import { engineConfig } from '../config.js';
+import { planMemory, runtimeBytes } from '../engine/memory-plan.js';
 import { MoestroError } from '../errors.js';
+import { openMoe } from '../model/read-moe.js';
 import { openTrace } from '../replay/open-trace.js';
 import { plotReplay } from '../replay/plot.js';
 import { POLICY_NAMES, parsePolicy } from '../replay/policies.js';
@@ -14,6 +17,8 @@ import {
   type ReplayRow,
   type Scope,
 } from '../replay/types.js';
+import { memoryFloor } from './inspect.js';
+import { measureMachine } from './measure-machine.js';
 import { decimalNumber, wholeNumber } from './numbers.js';
 import { statusLine } from './status-line.js';
 
@@ -37,6 +42,7 @@ interface ReplayOptions {
   readonly queueDepth: string;
   readonly layerMs: string;
   readonly expertMs: string;
+  readonly measure?: string;
   readonly svg?: string;
   readonly json?: boolean;
 }
@@ -88,8 +94,12 @@ export function replayCommand(): Command {
     .option('--queue-depth <count>', 'reads in flight at once', '8')
     .option('--layer-ms <ms>', 'computing one layer but for its experts', '0.2')
     .option('--expert-ms <ms>', 'computing one expert for one token', '0.05')
+    .option(
+      '--measure <model>',
+      'a .moe directory to run here for some 40 tokens: it gives those of the numbers above that are not given, but for the latency',
+    )
     .option('--svg <file>', 'plot hit rate over residency')
-    .option('--json', 'print one JSON object: { rows: [...] }')
+    .option('--json', 'print one JSON object: { rows: [...], machine: {...} }')
     .addHelpText(
       'after',
       [
@@ -103,13 +113,14 @@ export function replayCommand(): Command {
         '  moestro replay chat.csv',
         '  moestro replay a.jsonl b.u8 --policy lru,default,belady --residency 6,12.5,25 --svg hit-rates.svg',
         '  moestro replay chat.csv --policy default --prefetch off,statistics --layer-ms 0.5',
+        '  moestro replay chat.csv --measure my-model.moe --layer-ms 0.3',
         '  moestro replay other.u8 --layers 24 --experts 60 --top-k 4 --json',
       ].join('\n'),
     )
     .action(replay);
 }
 
-function replay(paths: readonly string[], options: ReplayOptions): void {
+async function replay(paths: readonly string[], options: ReplayOptions, command: Command): Promise<void> {
   const policies = options.policy ?? ['lru', 'lfu-decay', 'default', 'belady'];
   for (const policy of policies) parsePolicy(policy);
   const residencies = (options.residency ?? ['12.5', '25', '50']).map(percent);
@@ -125,6 +136,7 @@ function replay(paths: readonly string[], options: ReplayOptions): void {
     ...(topK === undefined ? {} : { topK }),
   };
   const traces = paths.map((path) => openTrace(path, geometry));
+  const machine = await machineOf(options, (key) => command.getOptionValueSource(key) !== 'default');
   const progress = statusLine();
   const rows = runReplay({
     traces,
@@ -133,12 +145,13 @@ function replay(paths: readonly string[], options: ReplayOptions): void {
     prefetches,
     scope: options.scope === 'auto' ? null : options.scope,
     counting: options.counting === 'auto' ? null : options.counting,
-    machine: machineOf(options),
+    machine,
     onRow: (row) => progress.show(`${row.trace}  ${row.policy}  ${row.residency} %`),
   });
   progress.clear();
   if (options.svg !== undefined) writePlot(options.svg, rows);
-  process.stdout.write(options.json === true ? `${JSON.stringify({ rows })}\n` : table(rows));
+  const told = options.measure === undefined ? '' : `${sentence(machine)}\n\n`;
+  process.stdout.write(options.json === true ? `${JSON.stringify({ rows, machine })}\n` : told + table(rows));
 }
 
 function percent(text: string): number {
@@ -155,8 +168,12 @@ function prefetchOf(text: string): ReplayPrefetch {
   });
 }
 
-function machineOf(options: ReplayOptions): MachineModel {
-  return {
+/** What is told of the machine; with --measure what is told by name, and the rest from a run. */
+async function machineOf(
+  options: ReplayOptions,
+  isGiven: (key: keyof ReplayOptions) => boolean,
+): Promise<MachineModel> {
+  const told: MachineModel = {
     expertBytes: wholeNumber('--expert-bytes', options.expertBytes, 1, 2 ** 40),
     diskBytesPerMs: 1000 * decimalNumber('--disk-rate', options.diskRate, 0.001, 1e9),
     diskLatencyMs: decimalNumber('--disk-latency-ms', options.diskLatencyMs, 0, 1e6),
@@ -164,6 +181,29 @@ function machineOf(options: ReplayOptions): MachineModel {
     layerMs: decimalNumber('--layer-ms', options.layerMs, 0, 1e6),
     expertMs: decimalNumber('--expert-ms', options.expertMs, 0, 1e6),
   };
+  if (options.measure === undefined) return told;
+  const config = engineConfig(options.measure, {});
+  const { manifest } = await openMoe(options.measure);
+  const budget = Math.ceil(memoryFloor(manifest) * 1.05);
+  const runtime = runtimeBytes(process.memoryUsage.rss(), manifest.architecture.vocabSize);
+  const rate = isGiven('diskRate') ? told.diskBytesPerMs : null;
+  const measured = await measureMachine(manifest, config, budget, planMemory(manifest, config, runtime, budget), {
+    diskBytesPerMs: rate,
+    computeMs: null,
+  });
+  return {
+    expertBytes: isGiven('expertBytes') ? told.expertBytes : measured.expertBytes,
+    diskBytesPerMs: measured.diskBytesPerMs,
+    diskLatencyMs: told.diskLatencyMs,
+    queueDepth: isGiven('queueDepth') ? told.queueDepth : measured.queueDepth,
+    layerMs: isGiven('layerMs') ? told.layerMs : measured.layerMs,
+    expertMs: isGiven('expertMs') ? told.expertMs : measured.expertMs,
+  };
+}
+
+function sentence({ expertBytes, diskBytesPerMs, layerMs, expertMs }: MachineModel): string {
+  const disk = `disk ${(diskBytesPerMs / 1000).toFixed(0)} MB/s, experts of ${(expertBytes / 1e6).toFixed(2)} MB`;
+  return `${disk}, ${layerMs.toFixed(3)} ms a layer, ${expertMs.toFixed(4)} ms an expert`;
 }
 
 function writePlot(path: string, rows: readonly ReplayRow[]): void {
