@@ -20,7 +20,7 @@ export interface Restoring {
   next: number;
 }
 
-/** Node.js has four threads for files; what landed is moved between two steps, about a millisecond for 3 MB each. */
+/** Node.js has four threads for files; what landed is moved between two steps. */
 const READS_AT_ONCE = 4;
 
 export class PrefixReads {
