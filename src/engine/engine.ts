@@ -7,6 +7,7 @@ import { Formats, type Matcher } from '../constrain/matcher.js';
 import type { TokenBytes } from '../constrain/program.js';
 import { MoestroError } from '../errors.js';
 import type { ChooseVictim } from '../experts/eviction/choose-victim.js';
+import { GUESS_LIMITS } from '../experts/prediction/guess-limits.js';
 import { DEFAULT_STALL_SHARE, type GovernorGoal, nextPrice, priceInHurry } from '../experts/governor.js';
 import { type PlanSettings, planSettings } from '../experts/plan-settings.js';
 import { Likeness } from '../experts/likeness.js';
@@ -30,7 +31,6 @@ import { OpenSequences } from './open-sequences.js';
 import { PrefillShare } from './prefill-share.js';
 import { Policies } from './policies.js';
 import { PooledStates } from './pooled-states.js';
-import { PREFETCH_DEFAULTS } from './prefetch.js';
 import { NO_PREFIXES, PrefixCache, type PrefixCacheParts } from './prefix/prefix-cache.js';
 import { Sampler, SamplerScratch } from './sampler.js';
 import { scheduleStep } from './scheduler.js';
@@ -162,7 +162,8 @@ export class Engine {
       parts.settings ?? planSettings(this.residency, parts.levels, model.architecture.topK, parts.chooseVictim);
     const limits = { tokens: plan.chunkTokens, rows: parts.maxSequences };
     const prefetch = {
-      ...PREFETCH_DEFAULTS,
+      confidenceLeast: GUESS_LIMITS.confidenceLeast,
+      wasteShare: GUESS_LIMITS.wasteShare,
       mode: parts.prefetch,
       source: model.trace === null ? ('router' as const) : ('statistics' as const),
     };

@@ -12,9 +12,9 @@ import { BenefitSwitch } from '../experts/prediction/benefit-switch.js';
 import { ByteBucket } from '../experts/prediction/byte-bucket.js';
 import { believed, createGuesses, type Guesses, rankAbsent } from '../experts/prediction/choose-guesses.js';
 import { Confidence } from '../experts/prediction/confidence.js';
+import { GUESS_LIMITS, makeRoomForGuess } from '../experts/prediction/guess-limits.js';
 import { PairStatistics } from '../experts/prediction/pair-statistics.js';
 import type { Residency } from '../experts/residency.js';
-import { victimOfGuess } from '../experts/waves.js';
 import { type NativeEngine, READ_STRIDE } from '../native/binding.js';
 import { type ExpertFile, packRead, type VerifiedPlanes } from './pack.js';
 import type { PrefetchMetrics, PrefetchMode } from './types.js';
@@ -25,22 +25,15 @@ export type GuessSource = 'router' | 'statistics';
 export interface PrefetchSettings {
   readonly mode: PrefetchMode;
   readonly source: GuessSource;
-  /** Guesses below this chance of being right are not read: a wrong one costs a slot and the disk's time. */
+  /** As GUESS_LIMITS has them, unless a test says otherwise. */
   readonly confidenceLeast: number;
-  /** Wasted bytes as a share of all that is read. */
   readonly wasteShare: number;
 }
-
-export const PREFETCH_DEFAULTS: Omit<PrefetchSettings, 'mode' | 'source'> = { confidenceLeast: 0.5, wasteShare: 0.15 };
 
 /** READ.priority of a guess. */
 const SPECULATION = 2;
 /** Tokens of a step up to which it is worth guessing: a larger step asks for most of a layer's experts anyway. */
 const TOKENS_MAX = 4;
-/** Guesses of one layer at most; the disk reads one or two in the time that there is. */
-const GUESSES_MAX = 4;
-/** Experts the slots must hold for each expert of a token, or guesses would push out what the token itself needs. */
-const CAPACITY_LEAST = 4;
 
 export class Prefetch {
   readonly #native: NativeEngine;
@@ -102,13 +95,13 @@ export class Prefetch {
       settings.source === 'statistics' && settings.mode !== 'off'
         ? new PairStatistics(residency.layers, residency.experts)
         : null;
-    this.#bucket = new ByteBucket(settings.wasteShare, 8 * this.#recordBytes);
-    this.#guesses = createGuesses(GUESSES_MAX, residency.experts);
+    this.#bucket = new ByteBucket(settings.wasteShare, GUESS_LIMITS.bucketRecords * this.#recordBytes);
+    this.#guesses = createGuesses(GUESS_LIMITS.guessesMax, residency.experts);
     this.#scores = new Float32Array(residency.experts);
     this.#tokenScores = new Float32Array(TOKENS_MAX * residency.experts);
     this.#isGuessed = new Uint8Array(residency.experts);
     this.#isReading = new Uint8Array(keys);
-    this.#open = new Int32Array(4 * GUESSES_MAX);
+    this.#open = new Int32Array(4 * GUESS_LIMITS.guessesMax);
     this.#before = new Uint16Array(TOKENS_MAX * parts.topK);
   }
 
@@ -117,7 +110,7 @@ export class Prefetch {
     const { mode } = this.#settings;
     const { bitSlots, fullLevel } = this.#residency;
     const keys = this.#residency.residentBits.length;
-    const fits = bitSlots >= CAPACITY_LEAST * this.#topK * fullLevel && bitSlots < keys * fullLevel;
+    const fits = bitSlots >= GUESS_LIMITS.capacityLeast * this.#topK * fullLevel && bitSlots < keys * fullLevel;
     this.#tokens = tokens;
     this.#isActive = mode !== 'off' && fits && tokens <= TOKENS_MAX && (mode === 'on' || this.#switch.isOn);
     this.#guessedLayer = -1;
@@ -137,7 +130,11 @@ export class Prefetch {
     this.#isGuessed.fill(0);
     for (let i = 0; i < count; ++i) this.#isGuessed[guesses.experts[i]!] = 1;
     for (let i = 0; i < count && this.#openCount < this.#open.length; ++i) {
-      if (this.#bucket.bytes < this.#recordBytes || !this.#makeRoom(moe, plan)) return;
+      if (
+        this.#bucket.bytes < this.#recordBytes ||
+        !makeRoomForGuess(moe, this.#isGuessed, this.#residency, plan, this.#scratch)
+      )
+        return;
       this.#submit(first + guesses.experts[i]!);
     }
   }
@@ -229,16 +226,6 @@ export class Prefetch {
       const expert = i % experts;
       if (all[i]! > scores[expert]!) scores[expert] = all[i]!;
     }
-  }
-
-  #makeRoom(moe: number, plan: PlanSettings): boolean {
-    const residency = this.#residency;
-    while (residency.freeBits < residency.fullLevel || residency.freeScales === 0) {
-      const victim = victimOfGuess(moe, -1, this.#isGuessed, residency, plan, this.#scratch);
-      if (victim < 0) return false;
-      residency.makeRoom(victim);
-    }
-    return true;
   }
 
   #submit(key: number): void {

@@ -1,5 +1,5 @@
 /**
- * Replays reads on a guess from index statistics: the rules are those of the engine (engine/prefetch.ts), one token a step, on
+ * Replays reads on a guess from index statistics: the rules are those of the engine (engine/prefetch.ts; test/replay holds both to the same reads), one token a step, on
  * the disk of guess-reads.ts. Guesses of the next layer's router are not replayed: they come from hidden states, which no trace holds.
  */
 import type { PlanScratch } from '../experts/layer-plan.js';
@@ -8,18 +8,11 @@ import type { PlanSettings } from '../experts/plan-settings.js';
 import { ByteBucket } from '../experts/prediction/byte-bucket.js';
 import { believed, createGuesses, type Guesses, rankAbsent } from '../experts/prediction/choose-guesses.js';
 import { Confidence } from '../experts/prediction/confidence.js';
+import { GUESS_LIMITS, makeRoomForGuess } from '../experts/prediction/guess-limits.js';
 import { PairStatistics } from '../experts/prediction/pair-statistics.js';
 import { expertCapacity, type Residency } from '../experts/residency.js';
-import { victimOfGuess } from '../experts/waves.js';
 import { type SettledGuesses, settleGuesses } from './guess-reads.js';
 import type { MachineModel, SpeculatedBytes } from './types.js';
-
-/** As the engine has them; test/replay/speculation.test.ts holds both to the same reads. */
-const CONFIDENCE_LEAST = 0.5;
-const WASTE_SHARE = 0.15;
-const BUCKET_RECORDS = 8;
-const GUESSES_MAX = 4;
-const CAPACITY_LEAST = 4;
 
 const NONE: SettledGuesses = { guesses: [], busyMs: 0 };
 
@@ -53,12 +46,12 @@ export class Speculation {
     this.#machine = machine;
     this.#topK = topK;
     this.#statistics = new PairStatistics(layers, experts);
-    this.#bucket = new ByteBucket(WASTE_SHARE, BUCKET_RECORDS * machine.expertBytes);
-    this.#guesses = createGuesses(GUESSES_MAX, experts);
+    this.#bucket = new ByteBucket(GUESS_LIMITS.wasteShare, GUESS_LIMITS.bucketRecords * machine.expertBytes);
+    this.#guesses = createGuesses(GUESS_LIMITS.guessesMax, experts);
     this.#scores = new Float32Array(experts);
     this.#isGuessed = new Uint8Array(experts);
     this.#before = new Uint16Array(topK);
-    this.#isActive = capacity >= CAPACITY_LEAST * topK && capacity < layers * experts;
+    this.#isActive = capacity >= GUESS_LIMITS.capacityLeast * topK && capacity < layers * experts;
   }
 
   /** Reads of guesses that were right and are still on their way, in the order in which they land: milliseconds from now. */
@@ -89,11 +82,15 @@ export class Speculation {
     const isAbsent = (expert: number) => residency.residentBits[first + expert] === 0;
     const guesses = rankAbsent(this.#scores, this.#topK, isAbsent, this.#guesses);
     this.#hasGuessed = true;
-    const count = believed(guesses, this.#confidence, CONFIDENCE_LEAST);
+    const count = believed(guesses, this.#confidence, GUESS_LIMITS.confidenceLeast);
     this.#isGuessed.fill(0);
     for (let i = 0; i < count; ++i) this.#isGuessed[guesses.experts[i]!] = 1;
     for (let i = 0; i < count; ++i) {
-      if (this.#bucket.bytes < this.#machine.expertBytes || !this.#makeRoom(layer, settings)) return;
+      if (
+        this.#bucket.bytes < this.#machine.expertBytes ||
+        !makeRoomForGuess(layer, this.#isGuessed, residency, settings, this.#scratch)
+      )
+        return;
       const key = first + guesses.experts[i]!;
       residency.speculate(key, residency.fullLevel);
       this.#bucket.spend(this.#machine.expertBytes);
@@ -135,16 +132,6 @@ export class Speculation {
   /** A token has run, of which so many bytes were missed. */
   end(demandBytes: number): void {
     this.#bucket.earn(demandBytes);
-  }
-
-  #makeRoom(layer: number, settings: PlanSettings): boolean {
-    const residency = this.#residency;
-    while (residency.freeBits < residency.fullLevel || residency.freeScales === 0) {
-      const victim = victimOfGuess(layer, -1, this.#isGuessed, residency, settings, this.#scratch);
-      if (victim < 0) return false;
-      residency.makeRoom(victim);
-    }
-    return true;
   }
 
   #learn({ layer, ids }: Routing): void {

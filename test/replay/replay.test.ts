@@ -8,17 +8,10 @@ import { openTrace } from '../../src/replay/open-trace.js';
 import { plotReplay } from '../../src/replay/plot.js';
 import { parsePolicy } from '../../src/replay/policies.js';
 import { runReplay } from '../../src/replay/run-replay.js';
-import type { MachineModel, ReplayRow, Scope, TraceToReplay } from '../../src/replay/types.js';
+import type { ReplayRow, Scope, TraceToReplay } from '../../src/replay/types.js';
+import { MACHINE } from './machine.js';
 
 const TRACES = fileURLToPath(new URL('../../../shared/traces/', import.meta.url));
-const MACHINE: MachineModel = {
-  expertBytes: 1000,
-  diskBytesPerMs: 1000,
-  diskLatencyMs: 0.5,
-  queueDepth: 2,
-  layerMs: 1,
-  expertMs: 0.25,
-};
 
 function replay(
   trace: TraceToReplay,

@@ -7,16 +7,8 @@ import { replayEngine } from '../../src/replay/replay-engine.js';
 import { runReplay } from '../../src/replay/run-replay.js';
 import type { MachineModel, ReplayPrefetch, ReplayRow, TraceToReplay } from '../../src/replay/types.js';
 import { fakeEngine, TOY_ARCHITECTURE, TOY_GEOMETRY, TOY_MOE_LAYERS, toyRequest } from '../helpers/fake-engine.js';
+import { MACHINE } from './machine.js';
 
-/** A record of one part takes 1 ms at the rate and .5 ms until its first byte. */
-const MACHINE: MachineModel = {
-  expertBytes: 1000,
-  diskBytesPerMs: 1000,
-  diskLatencyMs: 0.5,
-  queueDepth: 2,
-  layerMs: 1,
-  expertMs: 0.25,
-};
 /** A record of four parts takes 4 ms, and two of them may be with the disk. */
 const IN_PARTS: MachineModel = {
   ...MACHINE,
