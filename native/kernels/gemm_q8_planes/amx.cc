@@ -124,8 +124,8 @@ inline void multiply_block(const PlaneView& view, const Panel& panel, int groups
   if (groups > 1) multiply_group<kLevel, 1>(panel, 1, blocks[1], sums[1]);
   for (int g = 0; g < groups; g += 2) {
     if (next_tile != 0) {
-      prefetch_panel<kLevel>(view, next_tile + g);
-      prefetch_panel<kLevel>(view, next_tile + g + 1);
+      prefetch_panel(view, next_tile + g, {next_tile, 0, kLevel});
+      prefetch_panel(view, next_tile + g + 1, {next_tile, 0, kLevel});
     }
     if (g + 2 < groups) multiply_group<kLevel, 0>(panel, g + 2, blocks[g + 2], sums[(g + 2) % 4]);
     add_products<kTokens>(panel, g, blocks[g], sums[g % 4], acc);
@@ -143,24 +143,24 @@ inline void gemm_amx_level(const SignedTables& tables, const Q8Block* x, int tok
   Panel panel;
   int configured = 0;
   const auto fill = [&](size_t tile, int groups) { fill_signed<kLevel>(tables, tile, groups, &panel); };
-  const auto multiply = [&](int groups, size_t next_tile, const Q8Block* blocks, int count, F32x16 row_scales,
+  const auto multiply = [&](int groups, size_t next_tile, const Q8Block* blocks, int count, const F32x16* row_scales,
                             const PackedOutput& out) {
     const int rounded = (count + 3) / 4 * 4;
     if (rounded != configured) configure_tiles(rounded);
     configured = rounded;
     switch (rounded) {
       case 4:
-        return multiply_block<kLevel, 4>(view, panel, groups, next_tile, blocks, count, row_scales, out);
+        return multiply_block<kLevel, 4>(view, panel, groups, next_tile, blocks, count, *row_scales, out);
       case 8:
-        return multiply_block<kLevel, 8>(view, panel, groups, next_tile, blocks, count, row_scales, out);
+        return multiply_block<kLevel, 8>(view, panel, groups, next_tile, blocks, count, *row_scales, out);
       case 12:
-        return multiply_block<kLevel, 12>(view, panel, groups, next_tile, blocks, count, row_scales, out);
+        return multiply_block<kLevel, 12>(view, panel, groups, next_tile, blocks, count, *row_scales, out);
       case 16:
-        return multiply_block<kLevel, 16>(view, panel, groups, next_tile, blocks, count, row_scales, out);
+        return multiply_block<kLevel, 16>(view, panel, groups, next_tile, blocks, count, *row_scales, out);
     }
   };
   for (int row = row_begin; row < row_end; row += kTileRows) {
-    for_each_panel<kLevel>(view, fill, x, tokens, row, row_end, y, y_stride, multiply);
+    for_each_panel<kLevel, 1>(view, fill, x, tokens, row, y, y_stride, multiply);
   }
   _tile_release();
 }

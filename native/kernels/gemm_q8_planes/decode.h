@@ -24,7 +24,7 @@ struct PlaneView {
   const uint8_t* slots[8];
   const uint8_t* group_scales;
   const uint16_t* row_scales;
-  int groups;  // of 32 columns
+  int rows, groups;  // groups of 32 columns
   int residual_step, residual_offset;
   bool in_runs;  // how prefetch_tile asks
   CodeTable table;
@@ -35,6 +35,7 @@ MOESTRO_INLINE PlaneView view_planes(const PlaneMatrix& w, const PlaneTables& ta
   for (int s = 0; s < 8; ++s) view.slots[s] = w.slots[s];
   view.group_scales = w.group_scales;
   view.row_scales = w.row_scales;
+  view.rows = w.rows;
   view.groups = w.cols / kGroup;
   view.residual_step = tables.residual_step;
   view.residual_offset = tables.residual_offset;
@@ -113,12 +114,16 @@ MOESTRO_INLINE void prefetch_first(const PlaneView& view, size_t begin, size_t e
   for (size_t i = 0; i < 2 * kAhead; i += 4) prefetch(view.group_scales + (begin + i) * kScaleTileBytes);
 }
 
+// Which lines of the next panel to ask for: slots [slot, slots_end), scales beside slot 0.
+struct Ahead {
+  size_t tile;
+  int slot, slots_end;
+};
+
 // The lines of a tile that the next panel will hold: its first use is thousands of cycles away.
-template <int kLevel>
-MOESTRO_INLINE void prefetch_panel(const PlaneView& view, size_t tile) {
-#pragma GCC unroll 8
-  for (int slot = 0; slot < kLevel; ++slot) prefetch(view.slots[slot] + tile * kBitTileBytes);
-  if (tile % 4 == 0) prefetch(view.group_scales + tile * kScaleTileBytes);
+MOESTRO_INLINE void prefetch_panel(const PlaneView& view, size_t tile, const Ahead& ahead) {
+  for (int slot = ahead.slot; slot < ahead.slots_end; ++slot) prefetch(view.slots[slot] + tile * kBitTileBytes);
+  if (ahead.slot == 0 && tile % 4 == 0) prefetch(view.group_scales + tile * kScaleTileBytes);
 }
 
 // 2 a + step b + offset sum(q): the integer of level 8, in half units of its scale.
