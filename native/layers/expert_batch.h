@@ -3,6 +3,7 @@
 #pragma once
 #include <algorithm>
 #include <span>
+#include <vector>
 
 #include "native/base/thread_pool.h"
 #include "native/kernels/kernels.h"
@@ -41,21 +42,22 @@ PlaneMatrix expert_matrix(const ExpertPlanes& planes, const ExpertShape& shape, 
 // Rows of a unit of work: whole groups of the hidden activations, so that who computes them can quantise them too.
 constexpr int kExpertUnitRows = kGroup;
 
-// How `total` units are shared out: large pieces first, because a thread reads long runs of planes faster than short
-// ones (the first lines of every run come from DRAM unasked), and small ones for the last eighth, so that all threads
-// end together.
-struct UnitSplit {
-  int total, large, small, large_pieces;
-  UnitSplit(int units, int threads)
-      : total(units),
-        large(std::max(1, units / (8 * threads))),
-        small(std::max(1, large / 8)),
-        large_pieces(units / 8 * 7 / large) {}
-  int pieces() const { return large_pieces + (total - large_pieces * large + small - 1) / small; }
-  int begin(int piece) const {
-    if (piece <= large_pieces) return piece * large;
-    return std::min(total, large_pieces * large + (piece - large_pieces) * small);
+// How `total` units are shared out: each piece is the same share of what is left. Large pieces come first, because a
+// thread reads long runs of planes faster than short ones (the first lines of every run come from DRAM unasked), and
+// small ones last, so that all threads end together (guided self-scheduling, Polychronopoulos and Kuck, 1987).
+class UnitSplit {
+ public:
+  UnitSplit(int units, int threads) {
+    const int least = std::max(1, units / (64 * threads));
+    for (int begin = 0; begin < units; begin += std::max(least, (units - begin) / (2 * threads)))
+      begins_.push_back(begin);
+    begins_.push_back(units);
   }
+  int pieces() const { return static_cast<int>(begins_.size()) - 1; }
+  int begin(int piece) const { return begins_[piece]; }
+
+ private:
+  std::vector<int> begins_;
 };
 
 // Calls f(group, row, end) for all rows of `groups` matrices of `rows` rows each, in runs of whole units.
