@@ -76,6 +76,13 @@ Engine::Engine(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Engine>(info) 
   if (!queue.ok()) throw_status(env, queue.status());
   queue_ = std::move(queue.value());
   ticket_state_.assign(kTickets, kIdle);
+  // The disk has work for some ms at a time, which a long product would let it finish without more to follow.
+  model_->set_between_pieces(
+      [](void* engine) {
+        Engine* const self = static_cast<Engine*>(engine);
+        if (self->reads_open_ > 0) self->advance(false);
+      },
+      this);
   assigned_.resize(static_cast<size_t>(options.model.max_batch_tokens) * options.dims.top_k);
 }
 
@@ -212,6 +219,7 @@ void Engine::submit_reads(const Napi::CallbackInfo& info) {
     }
     request.check_count = checks;
     check(env, queue_->submit(request, i + 1 < count));
+    ++reads_open_;
     state = kPending;
   }
 }
@@ -230,6 +238,7 @@ bool Engine::advance(bool block) {
   const int count = block ? queue_->wait(&fresh_) : queue_->poll(&fresh_);
   for (const ReadCompletion& done : fresh_) {
     ticket_state_[done.ticket % kTickets] = done.error;
+    --reads_open_;
     landed_.push_back(done);
   }
   return count > 0;

@@ -73,6 +73,7 @@ class Engine : public Napi::ObjectWrap<Engine>, private ReadGate {
   static constexpr int kTickets = 1 << 16, kIdle = -2, kPending = -1;
   std::vector<int32_t> ticket_state_;
   std::vector<ReadCompletion> landed_;  // not yet taken by TypeScript
+  int64_t reads_open_ = 0;              // submitted and not landed
   std::vector<ReadCompletion> fresh_;
   std::vector<ExpertGroup> groups_;
   std::vector<uint8_t> assigned_;

@@ -1,6 +1,7 @@
 #include "native/base/check.h"
 
 #include <algorithm>
+#include <thread>
 
 #include "native/base/crc32c.h"
 #include "native/base/random.h"
@@ -57,6 +58,25 @@ void check_thread_pool(CheckLog* log, uint64_t seed) {
       for (const int grain : {1, 2, 5, 64, 100000}) check_one_run(log, &pool, count, grain);
     }
     check_many_runs(log, &pool, seed);
+    // Between pieces the caller, and nobody else, is called as often as it ran one.
+    struct Calls {
+      std::thread::id caller = std::this_thread::get_id();
+      int between = 0, own = 0, foreign = 0;
+    } calls;
+    pool.set_between_pieces(
+        [](void* c) {
+          Calls* const own = static_cast<Calls*>(c);
+          ++(std::this_thread::get_id() == own->caller ? own->between : own->foreign);
+        },
+        &calls);
+    for (const int count : {1, 3, 1000}) {
+      pool.for_each(count, 1, [&](int, int, int worker) {
+        if (worker == 0) ++calls.own;
+      });
+    }
+    log->expect(calls.between == calls.own && calls.foreign == 0,
+                "ThreadPool(" + std::to_string(threads) + ") called between pieces " + std::to_string(calls.between) +
+                    " times for " + std::to_string(calls.own) + " pieces");
   }
 }
 
@@ -82,12 +102,12 @@ void check_crc32c(CheckLog* log, uint64_t seed) {
   }
 
   Random random(seed);
-  std::vector<uint8_t> bytes(100000);
+  std::vector<uint8_t> bytes(200000);
   for (uint8_t& b : bytes) b = static_cast<uint8_t>(random.next());
-  // Around the sizes where the interleaved streams begin (3 x 256, 3 x 8192), at any alignment.
+  // Around the sizes where the interleaved streams begin (3 x 256, 3 x 8192, 3 x 65536), at any alignment.
   for (int i = 0; i < 300; ++i) {
     const size_t start = random.between(0, 64);
-    const size_t around = i % 3 == 0 ? 768 : i % 3 == 1 ? 24576 : 49152;
+    const size_t around = i % 3 == 0 ? 768 : i % 3 == 1 ? 24576 : 196608;
     const size_t length = random.between(around - 40, around + 40);
     const size_t cut = random.between(0, length);
     const uint8_t* p = bytes.data() + start;

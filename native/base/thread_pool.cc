@@ -101,6 +101,12 @@ struct ThreadPool::State {
   std::vector<int> cpu_of_worker;  // parallel to `workers`; empty when nothing is pinned
   int spare_cpu = -1;
   std::chrono::steady_clock::time_point stepped_aside{};
+  void (*between)(void*) = nullptr;  // of the caller alone
+  void* between_context = nullptr;
+
+  void ran_piece(int worker) {
+    if (worker == 0 && between != nullptr) between(between_context);
+  }
 
   // Takes and runs pieces until none is left; returns how many it ran.
   int64_t take_pieces(int worker) {
@@ -116,6 +122,7 @@ struct ThreadPool::State {
       const int64_t begin = static_cast<int64_t>(all - pieces_left(seen)) * step;
       const int64_t end = std::min<int64_t>(items, begin + step);
       run_task(run_context, static_cast<int>(begin), static_cast<int>(end), worker);
+      ran_piece(worker);
       ++done;
       seen = work.load(std::memory_order_acquire);
     }
@@ -220,6 +227,11 @@ ThreadPool::~ThreadPool() {
 
 int ThreadPool::threads() const { return state_->thread_count; }
 
+void ThreadPool::set_between_pieces(void (*call)(void* context), void* context) {
+  state_->between = call;
+  state_->between_context = context;
+}
+
 void ThreadPool::run(int count, int grain, Task task, void* context) {
   if (count <= 0) return;
   assert(grain > 0);
@@ -228,6 +240,7 @@ void ThreadPool::run(int count, int grain, Task task, void* context) {
   if (s.thread_count == 1 || pieces == 1) {
     for (int64_t begin = 0; begin < count; begin += grain) {
       task(context, static_cast<int>(begin), static_cast<int>(std::min<int64_t>(count, begin + grain)), 0);
+      s.ran_piece(0);
     }
     return;
   }

@@ -22,6 +22,9 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int threads() const;
+  // What the calling thread does after each piece that it ran itself, while others may still compute: to look after
+  // reads, say, that would wait for the end of a long run. Must be short, and must not run anything on the pool.
+  void set_between_pieces(void (*call)(void* context), void* context);
   void run(int count, int grain, Task task, void* context);
 
   // The same for a callable f(begin, end, worker).

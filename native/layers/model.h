@@ -192,6 +192,8 @@ class Model {
   int batch_tokens() const { return tokens_; }
   int max_logit_rows() const { return options_.max_logit_rows; }
   int threads() const { return pool_->threads(); }
+  // ThreadPool::set_between_pieces, of the pool that all functions here run on.
+  void set_between_pieces(void (*call)(void* context), void* context) { pool_->set_between_pieces(call, context); }
   Isa isa() const { return kernels_->isa; }
   int kv_blocks() const { return options_.kv_blocks; }
   // Gives the memory of KV blocks [first, end) back in all layers; their keys and values are lost.
