@@ -37,6 +37,8 @@ export class Chromium {
       [...flags, '--remote-debugging-pipe', `--user-data-dir=${this.#profile}`, 'about:blank'],
       {
         stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'],
+        // A group of its own: its helpers, which write to the profile too, end with it.
+        detached: true,
       },
     );
     (this.#child.stdio[4] as Readable).setEncoding('utf8').on('data', (data: string) => this.#receive(data));
@@ -68,7 +70,7 @@ export class Chromium {
 
   async close(): Promise<void> {
     const gone = new Promise((resolve) => this.#child.once('close', resolve));
-    this.#child.kill('SIGKILL');
+    if (this.#child.pid !== undefined) process.kill(-this.#child.pid, 'SIGKILL');
     await gone;
     rmSync(this.#profile, { recursive: true, force: true, maxRetries: 5 });
   }
