@@ -3,7 +3,6 @@
 #pragma once
 #include <algorithm>
 #include <span>
-#include <vector>
 
 #include "native/base/thread_pool.h"
 #include "native/kernels/kernels.h"
@@ -45,19 +44,21 @@ constexpr int kExpertUnitRows = kGroup;
 // How `total` units are shared out: each piece is the same share of what is left. Large pieces come first, because a
 // thread reads long runs of planes faster than short ones (the first lines of every run come from DRAM unasked), and
 // small ones last, so that all threads end together (guided self-scheduling, Polychronopoulos and Kuck, 1987).
-class UnitSplit {
- public:
-  UnitSplit(int units, int threads) {
-    const int least = std::max(1, units / (64 * threads));
-    for (int begin = 0; begin < units; begin += std::max(least, (units - begin) / (2 * threads)))
-      begins_.push_back(begin);
-    begins_.push_back(units);
+struct UnitSplit {
+  int total, shares, least;
+  UnitSplit(int units, int threads) : total(units), shares(2 * threads), least(std::max(1, units / (64 * threads))) {}
+  // Where the piece that begins at unit `begin` ends.
+  int end(int begin) const { return std::min(total, begin + std::max(least, (total - begin) / shares)); }
+  int begin(int piece) const {
+    int unit = 0;
+    for (; piece > 0; --piece) unit = end(unit);
+    return unit;
   }
-  int pieces() const { return static_cast<int>(begins_.size()) - 1; }
-  int begin(int piece) const { return begins_[piece]; }
-
- private:
-  std::vector<int> begins_;
+  int pieces() const {
+    int count = 0;
+    for (int unit = 0; unit < total; unit = end(unit)) ++count;
+    return count;
+  }
 };
 
 // Calls f(group, row, end) for all rows of `groups` matrices of `rows` rows each, in runs of whole units.
