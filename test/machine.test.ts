@@ -1,5 +1,8 @@
-import { describe, expect, it } from 'vitest';
-import { defaultBudget, memoryLimitBytes, readMachine } from '../src/machine.js';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { defaultBudget, keptFiles, memoryLimitBytes, readMachine, readPressure, readRss } from '../src/machine.js';
 
 const MIB = 1 << 20;
 const STATUS = 'Name:\tnode\nVmHWM:\t  204800 kB\nVmRSS:\t  102400 kB\n';
@@ -67,5 +70,31 @@ describe('defaultBudget()', () => {
     { available: 400 * MIB, budget: 300 * MIB },
   ])('leaves a margin of $available bytes', ({ available, budget }) => {
     expect(defaultBudget(available)).toBe(budget);
+  });
+});
+
+describe('keptFiles()', () => {
+  it('gives what a file holds now, each time, and null where there is none', () => {
+    const directory = mkdtempSync(join(tmpdir(), 'moestro-kept-'));
+    onTestFinished(() => rmSync(directory, { recursive: true }));
+    const path = join(directory, 'memory.max');
+    const read = keptFiles();
+    expect(read(path)).toBeNull();
+    writeFileSync(path, '1000\n');
+    expect(read(path)).toBe('1000\n');
+    writeFileSync(path, '7\n');
+    expect(read(path)).toBe('7\n');
+  });
+
+  it.runIf(process.platform === 'linux')('reads what the plain reader reads of this process and machine', () => {
+    const read = keptFiles();
+    for (let i = 0; i < 3; ++i) {
+      const before = readRss();
+      const kept = readRss(read);
+      expect(kept.peakRssBytes).toBeGreaterThanOrEqual(before.peakRssBytes);
+      expect(kept.rssBytes).toBeGreaterThan(0);
+    }
+    expect(readPressure(read).totalBytes).toBe(readPressure().totalBytes);
+    expect(readPressure(read).majorFaults).toBeGreaterThanOrEqual(0);
   });
 });

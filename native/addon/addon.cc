@@ -7,6 +7,7 @@
 #include "native/addon/model_files.h"
 #include "native/base/check.h"
 #include "native/base/crc32c.h"
+#include "native/base/resident_bytes.h"
 #include "native/kernels/check.h"
 
 namespace moestro {
@@ -31,6 +32,10 @@ Napi::Value checksum(const Napi::CallbackInfo& info) {
   const auto start = static_cast<uint32_t>(to_number(info.Env(), info[0], "crc", 0, 4294967295.0));
   const auto bytes = to_span<uint8_t>(info.Env(), info[1], "bytes", 0);
   return Napi::Number::New(info.Env(), crc32c(start, bytes.data(), bytes.size()));
+}
+
+Napi::Value resident(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(resident_bytes()));
 }
 
 Napi::Value create_engine(const Napi::CallbackInfo& info) {
@@ -64,6 +69,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   };
   set("cpuFeatures", cpu_features);
   set("crc32c", checksum);
+  set("residentBytes", resident);
   set("createEngine", create_engine);
   set("lockFile", js_lock_file);
   set("dequantise", js_dequantise);

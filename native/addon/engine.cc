@@ -34,6 +34,7 @@ Napi::FunctionReference* Engine::define(Napi::Env env) {
                                                InstanceMethod<&Engine::shared_ffn>("sharedFfn"),
                                                InstanceMethod<&Engine::run_experts>("runExperts"),
                                                InstanceMethod<&Engine::finish_layer>("finishLayer"),
+                                               InstanceMethod<&Engine::run_layers>("runLayers"),
                                                InstanceMethod<&Engine::hidden_states>("hiddenStates"),
                                                InstanceMethod<&Engine::logits>("logits"),
                                                InstanceMethod<&Engine::largest_logit>("largestLogit"),
@@ -84,6 +85,8 @@ Engine::Engine(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Engine>(info) 
       },
       this);
   assigned_.resize(static_cast<size_t>(options.model.max_batch_tokens) * options.dims.top_k);
+  expert_first_.resize(options.dims.experts);
+  assignments_.resize(assigned_.size());
 }
 
 // The queue goes first: its reads land in the arena.

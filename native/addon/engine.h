@@ -29,6 +29,7 @@ class Engine : public Napi::ObjectWrap<Engine>, private ReadGate {
   void shared_ffn(const Napi::CallbackInfo& info);
   Napi::Value run_experts(const Napi::CallbackInfo& info);
   void finish_layer(const Napi::CallbackInfo& info);
+  void run_layers(const Napi::CallbackInfo& info);
   void hidden_states(const Napi::CallbackInfo& info);
   void logits(const Napi::CallbackInfo& info);
   Napi::Value largest_logit(const Napi::CallbackInfo& info);
@@ -50,6 +51,9 @@ class Engine : public Napi::ObjectWrap<Engine>, private ReadGate {
   void save_kv(const Napi::CallbackInfo& info);
   void load_kv(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
+
+  struct LayerSlots;
+  bool group_resident(Napi::Env env, int level, const LayerSlots& slots, std::span<const uint16_t> ids);
 
   // ReadGate
   bool finished(int64_t ticket, int* error) override;
@@ -77,6 +81,8 @@ class Engine : public Napi::ObjectWrap<Engine>, private ReadGate {
   std::vector<ReadCompletion> fresh_;
   std::vector<ExpertGroup> groups_;
   std::vector<uint8_t> assigned_;
+  // Of run_layers: by expert, where its assignments begin; those of one layer.
+  std::vector<int32_t> expert_first_, assignments_;
 };
 
 }  // namespace moestro

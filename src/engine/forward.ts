@@ -16,6 +16,7 @@ import type { Batch } from './batch.js';
 import { type ExpertFile, packGroup, packReads, VerifiedPlanes } from './pack.js';
 import { Prefetch, type PrefetchSettings } from './prefetch.js';
 import { readError } from './read-error.js';
+import { ResidentLayers } from './resident-layers.js';
 import { StepReport } from './step-report.js';
 import type { TraceRecorder } from './trace-recorder.js';
 import type { WeightCounts } from './weight-counts.js';
@@ -70,6 +71,10 @@ export class Forward {
   elasticPrice: (done: number) => number = () => 0;
   readonly #elastic: ElasticScratch;
   #tokensRun = 0;
+  readonly #resident: ResidentLayers;
+  /** Of the step at hand: see ResidentLayers.levelOf. */
+  #plainLevel: number | null = null;
+  #mayEvict = true;
   /** Where each stream began in the recording. */
   readonly #traceOrigins = new Map<number, number>();
   /** Which streams ask for the same experts; null where nobody wants to know. */
@@ -111,6 +116,7 @@ export class Forward {
     this.#completions = new Int32Array(Math.max(64, expertCount) * COMPLETION_STRIDE);
     this.#elastic = createElasticScratch(expertCount);
     this.report = new StepReport(limits.rows);
+    this.#resident = new ResidentLayers(native, residency, model, limits.tokens);
     this.prefetch = new Prefetch({
       native,
       residency,
@@ -128,11 +134,6 @@ export class Forward {
     const native = this.#native;
     const tokens = batch.tokens;
     this.#begin(batch);
-    // Where everything fits there is no choice to learn for; a budget that shrinks meanwhile counts from the next step on.
-    const mayEvict = expertCapacity(this.#residency) < this.#residency.residentBits.length;
-    const ids = this.#routing.ids.subarray(0, tokens * architecture.topK);
-    const weights = this.#routing.weights.subarray(0, tokens * architecture.topK);
-
     let from = this.#now();
     native.setBatch(
       batch.tokenIds.subarray(0, tokens),
@@ -142,43 +143,74 @@ export class Forward {
       batch.blocksPerSequence,
     );
     native.embed();
-    let moe = 0;
-    for (let layer = 0; layer < architecture.layerCount; ++layer) {
-      native.attention(layer);
-      if (layer === moeLayers[moe]) {
-        native.route(layer, ids, weights);
-        this.report.nativeMs += this.#now() - from;
-        if (this.#model.trace !== null) this.#replayRouting(this.#model.trace, moe, batch);
-        this.#routing.layer = moe++;
-        this.#choosePrecision(batch);
-        this.weightCounts?.add(this.#routing);
-        this.prefetch.settle(this.#routing, this.#landReads);
-        this.recorder?.layer(this.#routing, this.#residency);
-        if (mayEvict) {
-          this.#residency.reuse.observe(this.#routing, this.#residency.residentBits, expertCapacity(this.#residency));
-        }
-        if (planResident(this.#routing, this.#residency, this.#plan) && !this.prefetch.isReading) {
-          from = this.#runResident(layer);
-        } else {
-          planExperts(this.#routing, this.#residency, this.settings, this.#plan);
-          this.#runPlan(layer, batch);
-          from = this.#now();
-        }
-        if (this.onLayerEnd !== null) {
-          this.onLayerEnd(from);
-          from = this.#now();
-        }
-      } else {
-        native.sharedFfn(layer);
-      }
-      native.finishLayer(layer, weights);
-      const next = moeLayers[moe];
-      if (moe > 0 && next === layer + 1) this.prefetch.guess(moe, next, this.settings);
-    }
     this.report.nativeMs += this.#now() - from;
+    for (let layer = 0, moe = 0; layer < architecture.layerCount; ) {
+      const level = this.#plainLevel;
+      if (level !== null) {
+        from = this.#now();
+        layer = this.#resident.run(layer, level);
+        const ended = this.#now();
+        this.report.nativeMs += ended - from;
+        moe = this.#resident.account(moe, layer, level, batch, this.report);
+        this.onLayerEnd?.(ended);
+        if (!this.#resident.isRouted) continue;
+      }
+      this.#runLayer(layer, moe, level !== null, batch);
+      if (moeLayers[moe] === layer) ++moe;
+      ++layer;
+    }
     this.#tokensRun += tokens;
     this.recorder?.endStep();
     return this.report;
+  }
+
+  /**
+   * One layer, and what it needs decided.
+   *
+   * @param moe index of the first MoE layer that is not below `layer`.
+   * @param isRouted whether its attention and router have run, within a call that ended there.
+   */
+  #runLayer(layer: number, moe: number, isRouted: boolean, batch: Batch): void {
+    const { architecture, moeLayers } = this.#model;
+    const native = this.#native;
+    const pairs = batch.tokens * architecture.topK;
+    const ids = this.#routing.ids.subarray(0, pairs);
+    const weights = this.#routing.weights.subarray(0, pairs);
+    let from = this.#now();
+    if (!isRouted) native.attention(layer);
+    if (layer === moeLayers[moe]) {
+      if (isRouted) this.#resident.copyRouting(moe, ids, weights);
+      else native.route(layer, ids, weights);
+      this.report.nativeMs += this.#now() - from;
+      from = this.#runExperts(layer, moe++, batch);
+      if (this.onLayerEnd !== null) {
+        this.onLayerEnd(from);
+        from = this.#now();
+      }
+    } else {
+      native.sharedFfn(layer);
+    }
+    native.finishLayer(layer, weights);
+    const next = moeLayers[moe];
+    if (moe > 0 && next === layer + 1) this.prefetch.guess(moe, next, this.settings);
+    this.report.nativeMs += this.#now() - from;
+  }
+
+  /** The experts that the router of MoE layer `moe` chose. Returns the time at which they ended. */
+  #runExperts(layer: number, moe: number, batch: Batch): number {
+    const routing = this.#routing;
+    const residency = this.#residency;
+    if (this.#model.trace !== null) this.#replayRouting(this.#model.trace, moe, batch);
+    routing.layer = moe;
+    this.#choosePrecision(batch);
+    this.weightCounts?.add(routing);
+    this.prefetch.settle(routing, this.#landReads);
+    this.recorder?.layer(routing, residency);
+    if (this.#mayEvict) residency.reuse.observe(routing, residency.residentBits, expertCapacity(residency));
+    if (planResident(routing, residency, this.#plan) && !this.prefetch.isReading) return this.#runResident(layer);
+    planExperts(routing, residency, this.settings, this.#plan);
+    this.#runPlan(layer, batch);
+    return this.#now();
   }
 
   #begin(batch: Batch): void {
@@ -190,9 +222,14 @@ export class Forward {
     this.#routing.live.fill(1, 0, batch.tokens);
     let longest = 1;
     for (let row = 0; row < batch.rowCount; ++row) longest = Math.max(longest, batch.rowTokens[row]!);
+    const isWatched = this.#model.trace !== null || this.recorder !== null || this.weightCounts !== null;
+    this.#plainLevel = isWatched ? null : this.#resident.levelOf(batch);
     this.#openUses(batch);
     this.#residency.uses.advance(longest);
-    this.#residency.reuse.beginStep(batch.rowCount, batch.rowIds, batch.rowTokens, expertCapacity(this.#residency));
+    const capacity = expertCapacity(this.#residency);
+    // Where everything fits there is no choice to learn for; a budget that shrinks meanwhile counts from the next step on.
+    this.#mayEvict = capacity < this.#residency.residentBits.length;
+    if (this.#mayEvict) this.#residency.reuse.beginStep(batch.rowCount, batch.rowIds, batch.rowTokens, capacity);
   }
 
   /** Where everything fits it does not matter who is alike. */
@@ -391,6 +428,8 @@ export class Forward {
   /** Ends the sequences whose tokens this expert served, and only them; the rest of the step leaves them out. */
   #failGroup(layer: number, group: number, errno: number, batch: Batch): void {
     const plan = this.#plan;
+    // Tokens that are left out need a plan in every layer to come.
+    this.#plainLevel = null;
     const first = plan.groupFirst[group]!;
     for (let i = first; i < first + plan.groupCounts[group]!; ++i) {
       const token = Math.floor(plan.assignments[i]! / this.#model.architecture.topK);

@@ -4,7 +4,7 @@ import { MoestroError } from '../errors.js';
 import { lru } from '../experts/eviction/lru.js';
 import { precisionModel } from '../experts/precision.js';
 import { loadRoutingTrace } from '../experts/trace.js';
-import { defaultBudget, memoryLimitBytes, readMachine, readPressure, readRss } from '../machine.js';
+import { defaultBudget, keptFiles, memoryLimitBytes, readMachine, readPressure, readRss } from '../machine.js';
 import type { Manifest } from '../model/manifest.js';
 import { type MoeModel, openMoe } from '../model/read-moe.js';
 import { loadAddon, type NativeEngine, type NativeEngineOptions } from '../native/binding.js';
@@ -50,6 +50,8 @@ export async function openEngine(
   // Recorded routing goes by the step and not by the tokens, so keys and values are good for their own request only.
   const keepsPrefixes = config.prefix && config.routingTrace === null;
   const prefix = keepsPrefixes ? openPrefixes(config.prefix, manifest, config.kvType, native) : null;
+  const files = keptFiles();
+  const { residentBytes } = loadAddon();
   const engine = new Engine({
     native,
     model: forwardModel,
@@ -75,8 +77,8 @@ export async function openEngine(
     keep: {
       runtimeBytes: machine.rssBytes,
       expertCapacity,
-      readPressure,
-      readRss: () => ({ rssBytes: process.memoryUsage.rss() }),
+      readPressure: () => readPressure(files),
+      readRss: () => ({ rssBytes: residentBytes() || process.memoryUsage.rss() }),
     },
   });
   const io = native.ioStats();

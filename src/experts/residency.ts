@@ -90,10 +90,9 @@ export class Residency implements ResidencyView {
   /** Experts that left probation by being evicted, since start. */
   probationEvictions = 0;
   readonly reuse: ReuseModel;
-  /** By key: -1 for none. */
-  readonly #scaleSlotOf: Int32Array;
-  /** [key][bit]: -1 for none. */
-  readonly #bitSlotOf: Int32Array;
+  /** Which slots an expert holds, -1 for none: by key, and by [key][bit]. Written here only. */
+  readonly scaleSlotOf: Int32Array;
+  readonly bitSlotOf: Int32Array;
   readonly #pinned: Uint8Array;
   readonly #bits: SlotPool;
   readonly #scales: SlotPool;
@@ -114,8 +113,8 @@ export class Residency implements ResidencyView {
       shape.reuseWeights,
     );
     this.uses = new UseCounts(shape.layers, shape.experts, shape.halfLife ?? DEFAULT_HALF_LIFE, this.reuse.worth);
-    this.#scaleSlotOf = new Int32Array(keys).fill(-1);
-    this.#bitSlotOf = new Int32Array(keys * MAX_BITS).fill(-1);
+    this.scaleSlotOf = new Int32Array(keys).fill(-1);
+    this.bitSlotOf = new Int32Array(keys * MAX_BITS).fill(-1);
     this.#pinned = new Uint8Array(keys);
     this.#bits = new SlotPool(shape.bitCapacity ?? shape.bitSlots, shape.bitSlots);
     this.#scales = new SlotPool(shape.scaleCapacity ?? shape.scaleSlots, shape.scaleSlots);
@@ -143,11 +142,11 @@ export class Residency implements ResidencyView {
   }
 
   scaleSlot(key: number): number {
-    return this.#scaleSlotOf[key]!;
+    return this.scaleSlotOf[key]!;
   }
 
   bitSlot(key: number, bit: number): number {
-    return this.#bitSlotOf[key * MAX_BITS + bit]!;
+    return this.bitSlotOf[key * MAX_BITS + bit]!;
   }
 
   /** Makes one wave's evictions, takes slots for its reads, and pins its experts until `release`. */
@@ -257,11 +256,11 @@ export class Residency implements ResidencyView {
     };
     for (let key = 0; key < this.residentBits.length; ++key) {
       if (this.residentBits[key] === 0 || this.readingBits[key]! > 0) continue;
-      if (this.#scaleSlotOf[key]! >= firstScale && count < most) {
-        this.#scaleSlotOf[key] = move(1, this.#scales, this.#scaleSlotOf[key]!);
+      if (this.scaleSlotOf[key]! >= firstScale && count < most) {
+        this.scaleSlotOf[key] = move(1, this.#scales, this.scaleSlotOf[key]!);
       }
       for (let at = key * MAX_BITS; at < key * MAX_BITS + this.residentBits[key]! && count < most; ++at) {
-        if (this.#bitSlotOf[at]! >= firstBit) this.#bitSlotOf[at] = move(0, this.#bits, this.#bitSlotOf[at]!);
+        if (this.bitSlotOf[at]! >= firstBit) this.bitSlotOf[at] = move(0, this.#bits, this.bitSlotOf[at]!);
       }
     }
     return count;
@@ -339,13 +338,13 @@ export class Residency implements ResidencyView {
     assert(this.readingBits[key] === 0 && bits > held, `expert key ${key} has ${held} bits and cannot read ${bits}`);
     if (held === 0) {
       assert(this.freeScales > 0, 'the plan takes more scale slots than are free');
-      this.#scaleSlotOf[key] = this.#scales.take();
+      this.scaleSlotOf[key] = this.#scales.take();
       const layer = Math.floor(key / this.experts);
       this.layerExperts[layer] = this.layerExperts[layer]! + 1;
     }
     assert(this.freeBits >= bits - held, 'the plan takes more bit slots than are free');
     for (let bit = held; bit < bits; ++bit) {
-      this.#bitSlotOf[key * MAX_BITS + bit] = this.#bits.take();
+      this.bitSlotOf[key * MAX_BITS + bit] = this.#bits.take();
     }
     this.readingBits[key] = bits;
     ++this.#reading;
@@ -354,12 +353,12 @@ export class Residency implements ResidencyView {
   /** Gives back the slots of bits [to, from), and the scale slot when nothing is left. */
   #free(key: number, from: number, to: number): void {
     for (let bit = to; bit < from; ++bit) {
-      this.#bits.give(this.#bitSlotOf[key * MAX_BITS + bit]!);
-      this.#bitSlotOf[key * MAX_BITS + bit] = -1;
+      this.#bits.give(this.bitSlotOf[key * MAX_BITS + bit]!);
+      this.bitSlotOf[key * MAX_BITS + bit] = -1;
     }
     if (to > 0) return;
-    this.#scales.give(this.#scaleSlotOf[key]!);
-    this.#scaleSlotOf[key] = -1;
+    this.#scales.give(this.scaleSlotOf[key]!);
+    this.scaleSlotOf[key] = -1;
     const layer = Math.floor(key / this.experts);
     this.layerExperts[layer] = this.layerExperts[layer]! - 1;
   }

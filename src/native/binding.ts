@@ -74,6 +74,13 @@ export const READ = {
 /** Entries of one completion filled by `takeCompletions`: ticket, errno (0 when it landed), bytes, latency in µs. */
 export const COMPLETION_STRIDE = 4;
 
+/**
+ * Int32Array entries that `runLayers` fills: [0] first layer that has not ended, [1] 1 when its attention and router have
+ * run and it lacks planes of some expert, so that `sharedFfn` is next; [2] experts run, each once a layer.
+ */
+export const REACHED = { layer: 0, isRouted: 1, experts: 2 } as const;
+export const REACHED_STRIDE = 3;
+
 export interface NativeEngineOptions {
   readonly architecture: Architecture;
   readonly tables: PlaneTables;
@@ -180,6 +187,27 @@ export interface NativeEngine {
   runExperts(layer: number, groupCount: number, groups: Int32Array, assignments: Int32Array): number;
   /** residual += shared + sum over ranks, in rank order, of weights[token * topK + rank] * expert output. */
   finishLayer(layer: number, weights: Float32Array): void;
+  /**
+   * Layers from `layer` on, each as `attention`, `route`, `sharedFfn`, `runExperts` and `finishLayer` run it, all experts
+   * at `level`. Goes on while every expert chosen has so many bits in memory, until a layer ends `spanMs` or more after
+   * the call began. No read may be on its way into the slots named.
+   *
+   * @param residentBits Uint8Array [MoE layers, expertCount]; slots, -1 for none: `scaleSlots` Int32Array
+   * [MoE layers, expertCount], `bitSlots` Int32Array [MoE layers, expertCount, 8].
+   * @param ids out: Uint16Array [MoE layers, n, topK], `weights` Float32Array likewise: of layers whose router was asked.
+   * @param reached out: see {@link REACHED}.
+   */
+  runLayers(
+    layer: number,
+    level: number,
+    spanMs: number,
+    residentBits: Uint8Array,
+    scaleSlots: Int32Array,
+    bitSlots: Int32Array,
+    ids: Uint16Array,
+    weights: Float32Array,
+    reached: Int32Array,
+  ): void;
   /** The residual stream after the final norm, for the given token rows: out Float32Array [rows.length, hiddenSize]. */
   hiddenStates(rows: Int32Array, out: Float32Array): void;
   /** Final norm and head for the given token rows: out Float32Array [rows.length, vocabSize]. */
@@ -270,6 +298,8 @@ export interface QuantiseExpertRequest {
 export interface NativeAddon {
   cpuFeatures(): { readonly detected: readonly Isa[]; readonly chosen: Isa };
   crc32c(crc: number, bytes: Uint8Array): number;
+  /** Resident bytes of this process; 0 where the system does not say. */
+  residentBytes(): number;
   createEngine(options: NativeEngineOptions): NativeEngine;
   /**
    * Takes the exclusive lock of an open file; false when somebody else holds it. It ends when the file is closed, be

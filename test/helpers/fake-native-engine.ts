@@ -18,6 +18,7 @@ import {
   type IoStats,
   type NativeEngine,
   type NativeEngineOptions,
+  REACHED,
   READ,
   READ_STRIDE,
 } from '../../src/native/binding.js';
@@ -339,6 +340,56 @@ export class FakeNativeEngine implements NativeEngine {
       }
       this.#residual[t] = h;
     }
+  }
+
+  runLayers(
+    layer: number,
+    level: number,
+    spanMs: number,
+    residentBits: Uint8Array,
+    scaleSlots: Int32Array,
+    bitSlots: Int32Array,
+    ids: Uint16Array,
+    weights: Float32Array,
+    reached: Int32Array,
+  ): void {
+    const { topK, expertCount, layerKinds, layerCount } = this.#o.architecture;
+    this.#check(this.#reads.length === 0, 'layers run on their own while reads are on their way');
+    this.#check(spanMs > 0, 'no time for a layer');
+    const pairs = this.#tokens.length * topK;
+    reached.fill(0);
+    // A layer or two a call, so that callers come back.
+    const most = layer + 1 + this.#draw(2);
+    for (; layer < Math.min(most, layerCount); ++layer) {
+      const moe = this.#f.moeLayers.indexOf(layer);
+      this.attention(layer);
+      if (layerKinds[layer] !== 'moe') {
+        this.finishLayer(layer, weights);
+        continue;
+      }
+      const own = ids.subarray(moe * pairs, (moe + 1) * pairs);
+      const ownWeights = weights.subarray(moe * pairs, (moe + 1) * pairs);
+      this.route(layer, own, ownWeights);
+      if (own.some((id) => residentBits[moe * expertCount + id]! < level)) {
+        reached[REACHED.isRouted] = 1;
+        break;
+      }
+      const experts = [...new Set(own)];
+      const groups = new Int32Array(experts.length * GROUP_STRIDE);
+      const assignments: number[] = [];
+      for (const [at, expert] of experts.entries()) {
+        const key = moe * expertCount + expert;
+        const served = [...own.keys()].filter((pair) => own[pair] === expert);
+        const group = groups.subarray(at * GROUP_STRIDE, (at + 1) * GROUP_STRIDE);
+        group.set([expert, level, -1, assignments.length, served.length, scaleSlots[key]!]);
+        group.set(bitSlots.subarray(key * 8, key * 8 + level), GROUP.bitSlots);
+        assignments.push(...served);
+      }
+      this.runExperts(layer, experts.length, groups, Int32Array.from(assignments));
+      this.finishLayer(layer, ownWeights);
+      reached[REACHED.experts] = reached[REACHED.experts]! + experts.length;
+    }
+    reached[REACHED.layer] = layer;
   }
 
   /** Assignments that no group served in the newest layer. */

@@ -56,6 +56,7 @@ const METHODS = [
   'sharedFfn',
   'runExperts',
   'finishLayer',
+  'runLayers',
   'hiddenStates',
   'logits',
   'largestLogit',
