@@ -64,13 +64,15 @@ const SAMPLING_RANGES: readonly (readonly [name: keyof Sampling, least: number, 
 export function checkDrawing({
   sampling,
   maxTokens,
+  minTokens = 0,
   promptLogprobs = 0,
-}: Pick<GenerateRequest, 'sampling' | 'maxTokens' | 'promptLogprobs'>): void {
+}: Pick<GenerateRequest, 'sampling' | 'maxTokens' | 'minTokens' | 'promptLogprobs'>): void {
   inRange('promptLogprobs', promptLogprobs, 0, 20);
   for (const [name, least, most] of SAMPLING_RANGES) inRange(name, sampling[name], least, most);
   if (sampling.seed !== null) inRange('seed', sampling.seed, -Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER);
   if (sampling.topLogprobs !== null) inRange('topLogprobs', sampling.topLogprobs, 0, 20);
   for (const [, bias] of sampling.logitBias) inRange('logitBias', bias, -Number.MAX_VALUE, Number.MAX_VALUE);
+  inRange('minTokens', minTokens, 0, Number.MAX_VALUE);
   if (maxTokens !== null) inRange('maxTokens', maxTokens, 0, Number.MAX_VALUE);
 }
 

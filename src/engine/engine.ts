@@ -304,6 +304,7 @@ export class Engine {
         policy: this.#policies.of(request.precision),
         maxTokens: Math.min(request.maxTokens ?? room, room),
         stopTokenIds: new Set(request.stopTokenIds),
+        minTokens: request.minTokens,
         sampler: new Sampler(request.sampling, this.#parts.drawSeed(), this.#scratch),
         matcher: this.#matcherOf(request),
         mayJump: request.sampling.topLogprobs === null,

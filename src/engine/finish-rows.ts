@@ -121,10 +121,17 @@ export class RowFinisher {
       // An answer may begin with what it has to.
       if (sequence.generated === 0 && this.#jump(sequence, matcher)) return;
     }
+    const { tokens, stopTokenIds: stops } = sequence;
     const allowed = matcher === null ? null : { mask: matcher.mask(), mayEnd: matcher.mayEnd };
-    const { tokenId, logprob, topLogprobs } = sampler!.sample(logits, sequence.tokens, allowed, sequence.stopTokenIds);
+    if (allowed?.mask.kind === 'few' && allowed.mask.ids.length === 0) {
+      // It may end here, or the mask would have thrown, and no token of the vocabulary goes on.
+      this.#finish(sequence, 'stop');
+      return;
+    }
+    const mayStop = sequence.generated >= sequence.minTokens;
+    const { tokenId, logprob, topLogprobs } = sampler!.sample(logits, tokens, allowed, stops, mayStop);
     sequence.sampled(this.#parts.now());
-    if (sequence.stopTokenIds.has(tokenId)) {
+    if (stops.has(tokenId)) {
       this.#finish(sequence, 'stop');
       return;
     }
@@ -137,7 +144,9 @@ export class RowFinisher {
 
   /** Writes the tokens that are the only way on. True when there were some. */
   #jump(sequence: Sequence, matcher: Matcher): boolean {
-    const forced = sequence.mayJump ? matcher.forced() : [];
+    let forced = sequence.mayJump ? matcher.forced() : [];
+    // The same text may be written without a token that would end the answer.
+    if (forced.some((tokenId) => sequence.stopTokenIds.has(tokenId))) forced = [];
     if (forced.length > 0) sequence.sampled(this.#parts.now());
     for (const tokenId of forced) {
       matcher.accept(tokenId);

@@ -64,12 +64,15 @@ export class Sampler {
    * @param logits Float32Array [vocabSize]; changed in place by bias and penalties.
    * @param tokens prompt and answer so far.
    * @param allowed the only tokens that may be drawn, beside those of `stops` where the answer may end; null for all.
+   * @param stops tokens that end the answer.
+   * @param mayStop whether it is long enough to end. A format that leaves nothing but its end ends it all the same.
    */
   sample(
     logits: Float32Array,
     tokens: readonly number[],
     allowed: Allowed | null = null,
     stops: ReadonlySet<number> = NO_STOPS,
+    mayStop = true,
   ): Sampled {
     const { topLogprobs } = this.#sampling;
     const logZ = topLogprobs === null ? 0 : logSumExp(logits);
@@ -78,7 +81,8 @@ export class Sampler {
     const touched = new Map<number, number>();
     applyBias(logits, this.#sampling, touched);
     applyPenalties(logits, this.#sampling, tokens, touched);
-    const first = allowed === null ? 0 : restrict(logits, allowed, stops);
+    const first =
+      allowed === null ? withhold(logits, mayStop ? NO_STOPS : stops) : restrict(logits, allowed, stops, mayStop);
     const drawn = this.#sampling.temperature > 0 ? this.#draw(logits) : this.#scratch.scan.largestLogit(logits);
     // Logits that are no numbers leave no best one: then the first that may stand here.
     const tokenId = logits[drawn]! > Number.NEGATIVE_INFINITY ? drawn : first;
@@ -159,11 +163,40 @@ export function tokenLogprobs(logits: Float32Array, tokenId: number, count: numb
   return { tokenId, logprob: logits[tokenId]! - logZ, topLogprobs: topTokens(logits, count, logZ) };
 }
 
+/** Takes these out. Returns the lowest id that is left. */
+function withhold(logits: Float32Array, ids: ReadonlySet<number>): number {
+  for (const id of ids) if (id >= 0 && id < logits.length) logits[id] = Number.NEGATIVE_INFINITY;
+  let first = 0;
+  while (ids.has(first) && first < logits.length - 1) ++first;
+  return first;
+}
+
+const holds = (mask: TokenMask, id: number): boolean =>
+  mask.kind === 'few' ? mask.ids.includes(id) : ((mask.bits[id >>> 5]! >>> (id & 31)) & 1) === 1;
+
+/** Whether the mask holds a token that does not end the answer. */
+function goesOn(mask: TokenMask, stops: ReadonlySet<number>, vocabSize: number): boolean {
+  if (mask.kind === 'few') return mask.ids.some((id) => id < vocabSize && !stops.has(id));
+  // Masks of many hold one of the first few tokens: this ends at once.
+  for (let id = 0; id < vocabSize; ++id) if (holds(mask, id) && !stops.has(id)) return true;
+  return false;
+}
+
 /** Takes all others out. Returns the lowest id that is left. */
-function restrict(logits: Float32Array, { mask, mayEnd }: Allowed, stops: ReadonlySet<number>): number {
+function restrict(
+  logits: Float32Array,
+  { mask, mayEnd }: Allowed,
+  stops: ReadonlySet<number>,
+  mayStop: boolean,
+): number {
   const kept: [number, number][] = [];
-  // Tokens that end the answer may be in the vocabulary as text too; whether they may stand here is not the mask's to say.
-  for (const id of stops) if (mayEnd && id >= 0 && id < logits.length) kept.push([id, logits[id]!]);
+  // Tokens that end the answer may be in the vocabulary as text too. Whether they may stand here is not the mask's to say,
+  // unless it leaves nothing else: then the answer ends within its format, since it cannot go on.
+  const mustStop = !goesOn(mask, stops, logits.length);
+  for (const id of stops) {
+    if (id < 0 || id >= logits.length) continue;
+    if (mayEnd ? mayStop || mustStop : mustStop && holds(mask, id)) kept.push([id, logits[id]!]);
+  }
   let first = kept[0]?.[0] ?? 0;
   if (mask.kind === 'few') {
     for (const id of mask.ids) if (id < logits.length && !stops.has(id)) kept.push([id, logits[id]!]);
@@ -172,7 +205,7 @@ function restrict(logits: Float32Array, { mask, mayEnd }: Allowed, stops: Readon
   } else {
     const { bits } = mask;
     for (let id = logits.length - 1; id >= 0; --id) {
-      if ((bits[id >>> 5]! >>> (id & 31)) & 1) first = id;
+      if ((bits[id >>> 5]! >>> (id & 31)) & 1) first = stops.has(id) ? first : id;
       else logits[id] = Number.NEGATIVE_INFINITY;
     }
     for (const id of stops) if (id >= 0 && id < logits.length) logits[id] = Number.NEGATIVE_INFINITY;

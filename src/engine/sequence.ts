@@ -22,6 +22,8 @@ export interface SequenceOptions {
   /** Tokens to generate at most. */
   readonly maxTokens: number;
   readonly stopTokenIds: ReadonlySet<number>;
+  /** Tokens before which none of those is drawn. */
+  readonly minTokens?: number | undefined;
   /** Null for a sequence that only evaluates its prompt. */
   readonly sampler: Sampler | null;
   /** Where the answer stands in its format; null where it has none. */
@@ -52,6 +54,7 @@ export class Sequence implements Runnable {
   readonly policy: LevelPolicy;
   readonly maxTokens: number;
   readonly stopTokenIds: ReadonlySet<number>;
+  readonly minTokens: number;
   readonly sampler: Sampler | null;
   readonly matcher: Matcher | null;
   readonly mayJump: boolean;
@@ -99,6 +102,7 @@ export class Sequence implements Runnable {
     this.policy = options.policy;
     this.maxTokens = options.maxTokens;
     this.stopTokenIds = options.stopTokenIds;
+    this.minTokens = options.minTokens ?? 0;
     this.sampler = options.sampler;
     this.matcher = options.matcher;
     this.mayJump = options.mayJump;

@@ -163,6 +163,8 @@ export interface GenerateRequest {
   readonly maxTokens: number | null;
   /** Tokens that end the answer; not emitted. */
   readonly stopTokenIds: readonly number[];
+  /** Tokens before which none of those is drawn, unless its format leaves nothing else; 0 when absent. */
+  readonly minTokens?: number;
   readonly sampling: Sampling;
   readonly precision?: Precision;
   /** What the answer has to be; needs an engine that was given the bytes of its tokens. */

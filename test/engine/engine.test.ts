@@ -105,6 +105,30 @@ describe('Engine.generate()', () => {
     expect(outcome(1).events.at(-1)).toMatchObject({ kind: 'finish', reason: 'stop' });
   });
 
+  it('draws no stop token before minTokens, alone, in company and after its blocks were taken away', () => {
+    const asked = (stop: number) => ({ stopTokenIds: [stop], minTokens: 6 });
+    const lone = (prompt: number, more: object) => {
+      const { engine, outcome, runAll } = fakeEngine();
+      engine.generate(1, toyRequest(prompt, 24, 12, more));
+      runAll();
+      return outcome(1);
+    };
+    const stops = [6, 7].map((prompt) => reference(prompt, 24, 12)[2]!);
+    const wanted = [6, 7].map((prompt, i) => lone(prompt, asked(stops[i]!)));
+    for (const [i, { tokens }] of wanted.entries()) {
+      expect(tokens.slice(0, 2)).toEqual(reference(6 + i, 24, 12).slice(0, 2));
+      expect(tokens.length).toBeGreaterThanOrEqual(6);
+      expect(tokens.slice(0, 6)).not.toContain(stops[i]);
+    }
+    for (const kvBlocks of [3, 9]) {
+      const { engine, outcome, runAll } = fakeEngine({ kvBlocks, maxSequences: 2, chunkTokens: 5 });
+      for (const i of [0, 1]) engine.generate(i, toyRequest(6 + i, 24, 12, asked(stops[i]!)));
+      runAll();
+      for (const i of [0, 1]) expect(outcome(i).tokens).toEqual(wanted[i]!.tokens);
+    }
+    expect(() => lone(6, { minTokens: -1 })).toThrow(/minTokens/);
+  });
+
   it('ends with length at the end of the context when no limit is given', () => {
     const { engine, outcome, runAll } = fakeEngine({ contextLength: 64 });
     engine.generate(1, toyRequest(6, 50, null));

@@ -142,6 +142,54 @@ describe('Sampler.sample()', () => {
   });
 });
 
+describe('Sampler.sample() with tokens that end the answer', () => {
+  const few = (...ids: number[]) => ({ kind: 'few', ids: Int32Array.from(ids) }) as const;
+  const many = (...ids: number[]) =>
+    ({ kind: 'many', bits: Uint32Array.of(ids.reduce((all, id) => all | (1 << id), 0)) }) as const;
+  const drawn = (
+    allowed: Parameters<Sampler['sample']>[2],
+    stops: readonly number[],
+    mayStop: boolean,
+    { logits = LOGITS, ...sampling }: Partial<Sampling> & { logits?: readonly number[] } = {},
+  ) => {
+    const sampler = new Sampler({ ...GREEDY, ...sampling }, 0, new SamplerScratch(logits.length));
+    return sampler.sample(Float32Array.from(logits), [], allowed, new Set(stops), mayStop).tokenId;
+  };
+
+  it('draws none of them before the answer is long enough', () => {
+    expect(drawn(null, [2, 4], true)).toBe(2);
+    expect(drawn(null, [2, 4], false)).toBe(0);
+    expect(drawn(null, [2, 99, -1], false)).toBe(4);
+    for (let seed = 0; seed < 200; ++seed) {
+      expect([2, 4]).not.toContain(drawn(null, [2, 4], false, { temperature: 5, seed }));
+    }
+    const nothing = { logits: [Number.NaN, Number.NaN, Number.NaN] };
+    expect([drawn(null, [0], true, nothing), drawn(null, [0], false, nothing)]).toEqual([0, 1]);
+  });
+
+  it.each([
+    { name: 'few', mask: few(2, 5) },
+    { name: 'many', mask: many(2, 5) },
+  ])('leaves them to a format that may end, once the answer is long enough: $name', ({ mask }) => {
+    expect(drawn({ mask, mayEnd: true }, [4], true)).toBe(2);
+    expect(drawn({ mask, mayEnd: true }, [2], true)).toBe(2);
+    expect(drawn({ mask, mayEnd: true }, [2], false)).toBe(5);
+    expect(drawn({ mask, mayEnd: false }, [2], true)).toBe(5);
+    const nothing = { logits: new Array<number>(8).fill(Number.NaN) };
+    expect(drawn({ mask, mayEnd: true }, [2], false, nothing)).toBe(5);
+  });
+
+  it.each([
+    { name: 'few', mask: few(2, 5) },
+    { name: 'many', mask: many(2, 5) },
+  ])('draws one of them where a format leaves nothing else: $name', ({ mask }) => {
+    expect(drawn({ mask, mayEnd: true }, [2, 4, 5], false)).toBe(2);
+    expect(drawn({ mask, mayEnd: true }, [2, 4, 5], true, { logitBias: [[4, 9]] })).toBe(4);
+    expect(drawn({ mask, mayEnd: false }, [2, 4, 5], true, { logitBias: [[4, 9]] })).toBe(2);
+    expect(drawn({ mask, mayEnd: false }, [2, 5], false)).toBe(2);
+  });
+});
+
 describe('Random', () => {
   it('is uniform over 16 bins and repeats for the same seed only', () => {
     const random = new Random(3);
