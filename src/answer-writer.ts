@@ -13,20 +13,30 @@ export class AnswerWriter {
   /** The stop text that was found. */
   stop: string | null = null;
   tokenCount = 0;
+  /** Its time is over, and it holds a line break. */
+  isLate = false;
   #text: TextModel;
   #detokenizer;
   #stops;
   #wantsReports;
+  #minTokens;
+  #predictMs;
+  #now;
+  #firstMs: number | null = null;
+  #hasLine = false;
   /** Tokens not reported yet, each with where its text ends in the answer. */
   #held: { readonly report: TokenReport; readonly end: number }[] = [];
   #written = 0;
   #emitted = 0;
 
-  constructor(text: TextModel, options: AnswerOptions, continuesText: boolean) {
+  constructor(text: TextModel, options: AnswerOptions, continuesText: boolean, now: () => number) {
     this.#text = text;
     this.#detokenizer = text.detokenizer({ continues: continuesText });
     this.#stops = options.stop.length > 0 ? new StopStrings(options.stop) : null;
     this.#wantsReports = options.sampling.topLogprobs !== null;
+    this.#minTokens = options.minTokens ?? 0;
+    this.#predictMs = options.predictMs ?? Number.POSITIVE_INFINITY;
+    this.#now = now;
   }
 
   push(token: {
@@ -38,6 +48,10 @@ export class AnswerWriter {
     const piece = this.#detokenizer.push(token.tokenId);
     const begin = this.#written;
     this.#written += piece.length;
+    const nowMs = this.#now();
+    this.#firstMs ??= nowMs;
+    this.#hasLine ||= piece.includes('\n');
+    this.isLate = this.#hasLine && nowMs - this.#firstMs > this.#predictMs;
     if (this.#wantsReports) {
       const top = token.topLogprobs.map((other) => reported(this.#text, other.tokenId, other.logprob));
       const report = { ...reported(this.#text, token.tokenId, token.logprob ?? LOGPROB_FLOOR), begin, top };
@@ -60,7 +74,7 @@ export class AnswerWriter {
   #emit(piece: string, isLast = false): Piece<'delta'> | null {
     let text = piece;
     if (this.#stops !== null) {
-      const result = this.#stops.push(piece);
+      const result = this.#stops.push(piece, this.tokenCount > this.#minTokens);
       text = result.text;
       this.isStopped = result.stopped;
       this.stop ??= result.matched;

@@ -69,6 +69,12 @@ export interface AnswerOptions {
   readonly maxTokens: number | null;
   /** Texts that end the answer and never stand in it. */
   readonly stop: readonly string[];
+  /** Tokens that end the answer, beside the model's own. */
+  readonly stopTokenIds?: readonly number[];
+  /** Tokens before which nothing ends the answer: no such token, and no stop text that is whole until then. */
+  readonly minTokens?: number;
+  /** Milliseconds after its first token from which on the answer ends, once it holds a line break: a line is whole then. */
+  readonly predictMs?: number;
   readonly sampling: Sampling;
   readonly precision?: Precision;
   /** Go on where the model would end its answer. */
@@ -171,6 +177,8 @@ export class TextGenerator {
   defaults: Sampling;
   #engine: EngineClient;
   #text: TextModel;
+  /** Milliseconds, monotonic. */
+  readonly #now: () => number;
   /** No prompt of more characters (UTF-16 units) can fit the context. */
   readonly #charactersMax: number;
   #underWay = 0;
@@ -183,7 +191,9 @@ export class TextGenerator {
     engine: EngineClient,
     text: TextModel,
     limits: { readonly capacity: number; readonly defaults: Sampling },
+    now: () => number = () => performance.now(),
   ) {
+    this.#now = now;
     this.#engine = engine;
     this.#text = text;
     this.info = engine.info;
@@ -403,7 +413,8 @@ export class TextGenerator {
     const request: GenerateRequest = {
       promptIds,
       maxTokens: options.maxTokens,
-      stopTokenIds: options.ignoreEos === true ? [] : this.#text.eosTokenIds,
+      stopTokenIds: [...(options.ignoreEos === true ? [] : this.#text.eosTokenIds), ...(options.stopTokenIds ?? [])],
+      ...(options.minTokens === undefined ? {} : { minTokens: options.minTokens }),
       sampling: options.sampling,
       ...(options.precision === undefined ? {} : { precision: options.precision }),
       ...(program === null ? {} : { format: program }),
@@ -412,7 +423,7 @@ export class TextGenerator {
       ...(client === undefined ? {} : { client }),
       ...(reportsPrompt ? { promptLogprobs: options.sampling.topLogprobs ?? 0 } : {}),
     };
-    const writer = new AnswerWriter(this.#text, options, continuesText);
+    const writer = new AnswerWriter(this.#text, options, continuesText, this.#now);
     const calls = options.toolUse === undefined ? null : new CallWriter();
     const events = this.#engine.generate(request, signal)[Symbol.asyncIterator]();
     let isOpen = true;
@@ -431,28 +442,18 @@ export class TextGenerator {
           case 'token': {
             const delta = writer.push(event);
             if (delta !== null) yield* calls === null ? [delta] : calls.push(delta);
-            if (writer.isStopped) {
-              isOpen = false;
-              // The engine hears that nobody wants more, and says what the answer took.
-              const ended: IteratorResult<unknown, unknown> | undefined = await events.return?.();
-              const usage = (ended?.value as Usage | undefined) ?? usageUntil(promptIds.length, writer.tokenCount);
-              if (calls !== null) yield* calls.flush();
-              const reason = calls?.reason('stop') ?? 'stop';
-              yield { kind: 'finish', reason, usage: { ...usage, reasoningTokens: 0 }, stop: writer.stop };
-              return;
-            }
-            break;
-          }
-          case 'finish': {
+            if (!writer.isStopped && !writer.isLate) break;
             isOpen = false;
-            const rest = writer.end();
-            if (rest !== null) yield* calls === null ? [rest] : calls.push(rest);
-            if (calls !== null) yield* calls.flush();
-            const ended = writer.isStopped ? 'stop' : event.reason;
-            const reason = calls?.reason(ended) ?? ended;
-            yield { kind: 'finish', reason, usage: { ...event.usage, reasoningTokens: 0 }, stop: writer.stop };
+            // The engine hears that nobody wants more, and says what the answer took.
+            const ended: IteratorResult<unknown, unknown> | undefined = await events.return?.();
+            const usage = (ended?.value as Usage | undefined) ?? usageUntil(promptIds.length, writer.tokenCount);
+            yield* ending(writer, calls, 'length', usage);
             return;
           }
+          case 'finish':
+            isOpen = false;
+            yield* ending(writer, calls, event.reason, event.usage);
+            return;
           default:
             event satisfies never;
         }
@@ -572,6 +573,21 @@ class CallWriter {
         event satisfies never;
     }
   }
+}
+
+/** What was held back of an answer, and its end: by `reason` unless a stop text or calls say otherwise. */
+function* ending(
+  writer: AnswerWriter,
+  calls: CallWriter | null,
+  reason: 'stop' | 'length',
+  usage: Usage,
+): Generator<AnswerEvent, void, void> {
+  const rest = writer.isStopped ? null : writer.end();
+  if (rest !== null) yield* calls === null ? [rest] : calls.push(rest);
+  if (calls !== null) yield* calls.flush();
+  const ended = writer.isStopped ? 'stop' : reason;
+  const told = calls?.reason(ended) ?? ended;
+  yield { kind: 'finish', reason: told, usage: { ...usage, reasoningTokens: 0 }, stop: writer.stop };
 }
 
 /** What is known of an answer without the engine's word: its tokens. The rest is NaN, which JSON writes as null. */

@@ -49,6 +49,43 @@ describe('TextGenerator.start()', () => {
     expect(events.at(-1)).toMatchObject({ kind: 'finish', reason: 'stop' });
   });
 
+  it('looks for stop texts in what comes after minTokens only, and tells the engine of both', async () => {
+    const { generator, engine } = generatorOf(saying('a stop, a stop, a stop'));
+    const shownWith = async (minTokens: number) =>
+      textOf(await eventsOf(generator, { stop: ['stop', ', '], minTokens }));
+    expect([await shownWith(0), await shownWith(5), await shownWith(6)]).toEqual(['a ', 'a ', 'a stop']);
+    expect([await shownWith(7), await shownWith(8), await shownWith(15)]).toEqual([
+      'a stop',
+      'a stop, a ',
+      'a stop, a stop',
+    ]);
+    expect(await shownWith(16)).toBe('a stop, a stop, a ');
+    await eventsOf(generator, { stopTokenIds: [7], minTokens: 2 });
+    await eventsOf(generator, { stopTokenIds: [7], ignoreEos: true });
+    expect(engine.requests.slice(-2)).toMatchObject([{ stopTokenIds: [256, 7], minTokens: 2 }, { stopTokenIds: [7] }]);
+  });
+
+  it('ends by predictMs after the first token, once a line is whole, and shows what a stop text held back', async () => {
+    let nowMs = 0;
+    const engine = scriptedEngine(async function* (request) {
+      for (const [tokenId, ms] of [...Buffer.from('ab\ncdef')].map((id, i) => [id, i * 100] as const)) {
+        nowMs = 5000 + ms;
+        yield tokenEvent(request, tokenId);
+      }
+    });
+    const generator = new TextGenerator(engine, byteText, { capacity: 4, defaults }, () => nowMs);
+    const ended = async (options: Partial<AnswerOptions>) => {
+      const events = await eventsOf(generator, options);
+      return [textOf(events), events.at(-1)];
+    };
+    const finish = (completionTokens: number) => ({ kind: 'finish', reason: 'length', usage: { completionTokens } });
+    expect(await ended({ predictMs: 1 })).toMatchObject(['ab\n', finish(3)]);
+    expect(await ended({ predictMs: 300 })).toMatchObject(['ab\ncd', finish(5)]);
+    expect(await ended({ predictMs: 300, stop: ['cdx'] })).toMatchObject(['ab\ncd', finish(5)]);
+    expect(await ended({ predictMs: 300, stop: ['d'] })).toMatchObject(['ab\nc', { reason: 'stop', stop: 'd' }]);
+    expect(engine.cancelled).toBe(4);
+  });
+
   it('answers nothing and does not ask the engine when maxTokens is 0', async () => {
     const { generator, engine } = generatorOf(saying('abc'));
     expect(await eventsOf(generator, { maxTokens: 0 })).toMatchObject([{ kind: 'finish', reason: 'length' }]);

@@ -36,6 +36,11 @@ class PrefixAutomaton {
     if (char === this.pattern[this.matched]) ++this.matched;
     return this.matched === this.pattern.length;
   }
+
+  /** The pattern that was completed does not count: goes on with the end of it that may begin another. */
+  passOver(): void {
+    this.matched = this.fallback[this.matched]!;
+  }
 }
 
 export class StopStrings {
@@ -48,15 +53,22 @@ export class StopStrings {
     this.automata = stops.filter((stop) => stop !== '').map((stop) => new PrefixAutomaton(stop));
   }
 
-  /** After a stop nothing more is shown. */
-  push(text: string): StopResult {
+  /**
+   * After a stop nothing more is shown.
+   *
+   * @param mayStop whether a stop string that this text completes ends the answer.
+   */
+  push(text: string, mayStop = true): StopResult {
     if (this.isStopped) return { text: '', stopped: true, matched: null };
     if (this.automata.length === 0) return { text, stopped: false, matched: null };
     const seen = this.held + text;
     for (let at = this.held.length; at < seen.length; ++at) {
       let matched: string | null = null;
       for (const automaton of this.automata)
-        if (automaton.step(seen[at]!) && automaton.pattern.length > (matched?.length ?? 0)) matched = automaton.pattern;
+        if (automaton.step(seen[at]!)) {
+          if (!mayStop) automaton.passOver();
+          else if (automaton.pattern.length > (matched?.length ?? 0)) matched = automaton.pattern;
+        }
       if (matched !== null) {
         this.isStopped = true;
         this.held = '';

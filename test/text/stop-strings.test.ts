@@ -2,9 +2,9 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { StopStrings } from '../../src/text/stop-strings.js';
 
-/** The definition, on the whole text at once. */
-function cutAtStop(text: string, stops: readonly string[]): { text: string; matched: string | null } {
-  for (let end = 1; end <= text.length; ++end) {
+/** The definition, on the whole text at once; a stop string that is whole within the first `free` characters does not count. */
+function cutAtStop(text: string, stops: readonly string[], free = 0): { text: string; matched: string | null } {
+  for (let end = free + 1; end <= text.length; ++end) {
     const here = stops.filter((stop) => stop !== '' && text.slice(0, end).endsWith(stop));
     if (here.length === 0) continue;
     const matched = here.reduce((longest, stop) => (stop.length > longest.length ? stop : longest));
@@ -31,6 +31,27 @@ describe('StopStrings', () => {
         }
         shown += matcher.flush();
         expect({ text: shown, matched }).toEqual(cutAtStop(pieces.join(''), stops));
+      }),
+      { numRuns: 2000 },
+    );
+  });
+
+  test('push() passes over what is whole before it may stop, and counts what is whole only then', () => {
+    const pieces = fc.array(letters(6), { maxLength: 20 });
+    fc.assert(
+      fc.property(pieces, fc.array(letters(5), { maxLength: 4 }), fc.nat({ max: 20 }), (all, stops, free) => {
+        const matcher = new StopStrings(stops);
+        let shown = '';
+        let matched: string | null = null;
+        for (const [i, piece] of all.entries()) {
+          const result = matcher.push(piece, i >= free);
+          shown += result.text;
+          matched = result.matched;
+          if (result.stopped) break;
+        }
+        shown += matcher.flush();
+        const length = all.slice(0, free).join('').length;
+        expect({ text: shown, matched }).toEqual(cutAtStop(all.join(''), stops, length));
       }),
       { numRuns: 2000 },
     );

@@ -42,6 +42,9 @@ export const SAMPLING_FIELDS = {
   stop: {
     anyOf: [{ type: 'string' }, { type: 'array', items: { type: 'string' }, maxItems: STOP_COUNT_MAX }],
   },
+  // vLLM's.
+  stop_token_ids: { type: 'array', items: { type: 'integer' }, maxItems: STOP_COUNT_MAX },
+  min_tokens: { type: 'integer', minimum: 0 },
   seed: { type: 'integer' },
   temperature: { type: 'number', minimum: 0, maximum: 2 },
   top_p: { type: 'number', minimum: 0, maximum: 1 },
@@ -68,6 +71,7 @@ export const SAMPLING_FIELDS = {
   top_n_sigma: { type: 'number' },
   n_probs: { type: 'number' },
   ignore_eos: { type: 'boolean' },
+  t_max_predict_ms: { type: 'integer', minimum: -1 },
   return_progress: { type: 'boolean' },
   service_tier: { type: 'string' },
   // llama.cpp's: false neither takes known prefixes nor leaves any.
@@ -124,6 +128,8 @@ export function answerOptions(
     maxTokens: maxTokens === undefined || maxTokens < 0 ? null : maxTokens,
     // An empty stop text would end every answer before it began; clients send it for "none".
     stop: [body.stop ?? []].flat().filter((text) => text !== ''),
+    ...(body.stop_token_ids === undefined ? {} : { stopTokenIds: stopTokenIds(body.stop_token_ids, info.vocabSize) }),
+    ...(body.min_tokens === undefined ? {} : { minTokens: minTokens(body.min_tokens, maxTokens) }),
     sampling: {
       temperature: body.temperature ?? defaults.temperature,
       topP: body.top_p ?? defaults.topP,
@@ -139,6 +145,8 @@ export function answerOptions(
     },
     ...(format === undefined ? {} : { format }),
     ...(body.ignore_eos === true ? { ignoreEos: true } : {}),
+    // Neither 0 nor -1 is a limit for llama.cpp.
+    ...((body.t_max_predict_ms ?? 0) > 0 ? { predictMs: body.t_max_predict_ms! } : {}),
     ...priorityOf(body.service_tier),
     ...(body.cache_prompt === false ? { usesPrefixes: false } : {}),
     ...precisionAsked(mode ?? ((needsForm || format !== undefined) && bits === undefined ? 'exact' : undefined), bits),
@@ -196,6 +204,17 @@ export function optionsOfChoice(options: AnswerOptions, choice: number): AnswerO
 
 /** Seeds may be negative on the wire; the sampler takes 0 to 2^52. */
 const unsigned = (seed: number): number => Number(BigInt.asUintN(52, BigInt(seed)));
+
+function stopTokenIds(ids: readonly number[], vocabSize: number): readonly number[] {
+  const outside = ids.findIndex((id) => id < 0 || id >= vocabSize);
+  if (outside < 0) return ids;
+  throw invalid(`stop_token_ids[${outside}]`, String(ids[outside]), `a token id from 0 to ${vocabSize - 1}`);
+}
+
+function minTokens(least: number, most: number | undefined): number {
+  if (most === undefined || most < 0 || least <= most) return least;
+  throw invalid('min_tokens', String(least), `no more than the ${most} tokens that the answer may have`);
+}
 
 function logitBias(bias: Readonly<Record<string, number>>, vocabSize: number): (readonly [number, number])[] {
   return Object.entries(bias).map(([key, value]) => {
