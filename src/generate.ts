@@ -28,9 +28,10 @@ import type {
 import { MoestroError } from './errors.js';
 import { mergeAsync } from './merge.js';
 import { ReasoningSplit } from './text/reasoning.js';
-import type { ChatMessage, TextModel } from './text/types.js';
+import type { ChatMessage, PromptEnd, TextModel } from './text/types.js';
 
 export type Message = ChatMessage;
+export type { PromptEnd };
 export interface AnswerUsage extends Usage {
   /** Of the answer's tokens, those that the model thought with; 0 where thoughts are not told apart. */
   readonly reasoningTokens: number;
@@ -92,6 +93,8 @@ export interface Job {
   readonly options: AnswerOptions;
   /** Whether the answer goes on with the text of the prompt, so that a space before its first word belongs to it. */
   readonly continuesText?: boolean;
+  /** The message of the assistant that the answer goes on with: thoughts that it leaves open go on too. */
+  readonly continued?: string;
   /** Tell the model's thoughts apart from its answer, where it is one that thinks. */
   readonly splitsReasoning?: boolean;
   /** Report the prompt's own tokens too, with as many alternatives as those of the answer. */
@@ -160,6 +163,15 @@ export function precisionAsked(mode: Mode | undefined, bits: number | undefined)
 /** What a request calls its prompt, for errors. */
 type PromptField = 'messages' | 'prompt' | 'input';
 
+interface ChatPromptOptions {
+  /** Extra variables for the chat template. */
+  readonly kwargs?: Readonly<Record<string, unknown>>;
+  /** What the template is to tell the model of. */
+  readonly tools?: readonly Tool[];
+  readonly param?: PromptField;
+  readonly end?: PromptEnd;
+}
+
 /** Texts of one request that share steps at most. */
 const EMBEDDED_AT_ONCE = 8;
 /** A tenth of a second of tokenising. */
@@ -211,14 +223,11 @@ export class TextGenerator {
   /**
    * Messages to prompt ids by the model's chat template.
    *
-   * @param tools what the template is to tell the model of.
    * @throws {MoestroError} TEMPLATE_FAILED, CONTEXT_LENGTH_EXCEEDED.
    */
   promptFromChat(
     messages: readonly Message[],
-    kwargs: Readonly<Record<string, unknown>> = {},
-    tools: readonly Tool[] = [],
-    param: PromptField = 'messages',
+    { kwargs = {}, tools = [], param = 'messages', end = 'newTurn' }: ChatPromptOptions = {},
   ): readonly number[] {
     const described = tools.map(({ name, description, parameters }) => ({
       type: 'function',
@@ -227,10 +236,10 @@ export class TextGenerator {
     const characters = messages.reduce((sum, { content }) => sum + (content?.length ?? 0) + 1, 0);
     this.#checkCharacters(characters + (tools.length > 0 ? JSON.stringify(described).length : 0), param);
     if (this.#text.knowsTools ?? true) {
-      return this.#checked(this.#text.encodeChat(messages, { kwargs, tools: described }), param);
+      return this.#checked(this.#text.encodeChat(messages, { kwargs, tools: described, end }), param);
     }
     const told = withToolPrompt(messages, described, HERMES);
-    return this.#checked(this.#text.encodeChat(told, { kwargs }), param);
+    return this.#checked(this.#text.encodeChat(told, { kwargs, end }), param);
   }
 
   /** Plain text to prompt ids; special tokens written in it count as such. Throws CONTEXT_LENGTH_EXCEEDED. */
@@ -395,14 +404,19 @@ export class TextGenerator {
     if (job.splitsReasoning !== true || thinking === null) return events;
     // Markers are a token each, or a few: whatever a template writes after one is white space.
     const ending = this.#text.decode(job.promptIds.slice(-16), { skipSpecial: false }).trimEnd();
-    return withReasoning(events, new ReasoningSplit(thinking, ending.endsWith(thinking.open)));
+    const said = job.continued ?? '';
+    const startsOpen =
+      ending.endsWith(thinking.open) || said.lastIndexOf(thinking.open) > said.lastIndexOf(thinking.close);
+    return withReasoning(events, new ReasoningSplit(thinking, startsOpen));
   }
 
   async *#answer(
-    { job: { promptIds, options, continuesText = false, reportsPrompt = false }, program }: CompiledJob,
+    { job, program }: CompiledJob,
     signal: AbortSignal,
     client?: string,
   ): AsyncGenerator<AnswerEvent, void, void> {
+    const { promptIds, options, reportsPrompt = false } = job;
+    const continuesText = job.continuesText === true || job.continued !== undefined;
     signal.throwIfAborted();
     if (options.maxTokens === 0 && !reportsPrompt) {
       yield { kind: 'finish', reason: 'length', usage: usageUntil(promptIds.length, 0), stop: null };

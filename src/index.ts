@@ -107,7 +107,7 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
     info: generator.info,
     chat: (messages, answerOptions = {}) => {
       const conversation = typeof messages === 'string' ? [{ role: 'user', content: messages }] : messages;
-      const prompt = () => generator.promptFromChat(conversation, answerOptions.templateKwargs);
+      const prompt = () => generator.promptFromChat(conversation, { kwargs: answerOptions.templateKwargs ?? {} });
       return new GeneratedAnswer(generator, prompt, false, answerOptions);
     },
     complete: (text, answerOptions = {}) =>

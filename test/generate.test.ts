@@ -86,6 +86,21 @@ describe('TextGenerator.start()', () => {
     expect(engine.cancelled).toBe(4);
   });
 
+  it('tells thoughts apart that the continued message left open, and keeps the space it goes on with', async () => {
+    const split = async (continued: string) => {
+      const { generator } = generatorOf(saying(' so</think> yes'));
+      const jobs = [{ promptIds: [1], options: OPTIONS, splitsReasoning: true, continued }];
+      const told = { reasoning: '', delta: '' };
+      for await (const { value } of generator.start(jobs, new AbortController().signal)) {
+        if (value.kind === 'delta' || value.kind === 'reasoning') told[value.kind] += value.text;
+      }
+      return [told.reasoning, told.delta];
+    };
+    expect(await split('<think>It is')).toEqual(['so', 'yes']);
+    expect(await split('<think>It is.</think>It is')).toEqual(['', ' so</think> yes']);
+    expect(await split('It is')).toEqual(['', ' so</think> yes']);
+  });
+
   it('answers nothing and does not ask the engine when maxTokens is 0', async () => {
     const { generator, engine } = generatorOf(saying('abc'));
     expect(await eventsOf(generator, { maxTokens: 0 })).toMatchObject([{ kind: 'finish', reason: 'length' }]);

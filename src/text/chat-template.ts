@@ -91,3 +91,25 @@ export function renderTemplate(source: string, input: TemplateInput): string {
     throw new MoestroError('TEMPLATE_FAILED', `Cannot render the chat template: ${reason}`, { reason }, error);
   }
 }
+
+/**
+ * The prompt up to the end of its last message. `mark` and a vertical tab follow the message, as Hugging Face's
+ * `continue_final_message` has its tag and a blank: where the template took that tab away it trims messages, so the blanks
+ * at the end of this one go too, as those of other messages did.
+ *
+ * @param mark a character that stands nowhere else.
+ * @throws {MoestroError} TEMPLATE_FAILED when the template left the message out.
+ */
+export function cutAtMark(rendered: string, mark: string, content: string): string {
+  const at = rendered.lastIndexOf(mark);
+  if (at < 0) {
+    const found = 'Cannot continue the last message: the chat template does not write it';
+    throw new MoestroError('TEMPLATE_FAILED', found, { param: 'continue_final_message' });
+  }
+  const blanks = rendered[at + 1] === '\v' ? 0 : content.length - content.trimEnd().length;
+  // A template may write a message twice.
+  return rendered
+    .slice(0, at - blanks)
+    .replaceAll(`${mark}\v`, '')
+    .replaceAll(mark, '');
+}

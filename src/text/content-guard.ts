@@ -103,16 +103,21 @@ export class ContentGuard {
   private standIn(char: string): string {
     const known = this.standIns.get(char);
     if (known !== undefined) return known;
+    const standIn = this.mark();
+    this.standIns.set(char, standIn);
+    this.originals.set(standIn, char);
+    return standIn;
+  }
+
+  /** A private-use character that stands nowhere else, neither in what is reserved nor for a guarded one. */
+  mark(): string {
     while (this.taken.has(String.fromCharCode(this.nextStandIn))) ++this.nextStandIn;
     if (this.nextStandIn > PRIVATE_USE_LAST)
       throw new MoestroError(
         'TEMPLATE_FAILED',
         'Cannot render the chat template: the messages use every private-use character from U+E000 to U+F8FF and special tokens, needed one that is free',
       );
-    const standIn = String.fromCharCode(this.nextStandIn++);
-    this.standIns.set(char, standIn);
-    this.originals.set(standIn, char);
-    return standIn;
+    return String.fromCharCode(this.nextStandIn++);
   }
 }
 

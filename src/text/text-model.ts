@@ -4,12 +4,12 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MoestroError } from '../errors.js';
-import { type ChatTemplates, chooseTemplate, readChatTemplates, renderTemplate } from './chat-template.js';
+import { type ChatTemplates, chooseTemplate, cutAtMark, readChatTemplates, renderTemplate } from './chat-template.js';
 import { ContentGuard, type GuardedText } from './content-guard.js';
 import { decodeIds, StreamingDetokenizer } from './detokenizer.js';
 import { Tokenizer } from './tokenizer.js';
 import { asArray, asFlag, asObject, asString, asTokenId, type JsonObject } from './tokenizer-json.js';
-import type { ChatMessage, Detokenizer, TextModel } from './types.js';
+import type { ChatMessage, Detokenizer, PromptEnd, TextModel } from './types.js';
 
 /** What a manifest says of generation; goes before what the tokenizer's own files say. */
 export interface TextGeneration {
@@ -20,7 +20,6 @@ export interface TextGeneration {
 }
 
 interface ChatOptions {
-  readonly addGenerationPrompt?: boolean;
   readonly tools?: readonly unknown[];
   readonly kwargs?: Readonly<Record<string, unknown>>;
 }
@@ -83,7 +82,10 @@ class FileTextModel implements TextModel {
     return this.decoder.decode(this.tokenizer.vocabulary.content(id));
   }
 
-  renderChat(messages: readonly ChatMessage[], options: ChatOptions = {}): string {
+  renderChat(
+    messages: readonly ChatMessage[],
+    options: ChatOptions & { readonly addGenerationPrompt?: boolean } = {},
+  ): string {
     const tools = toolsOrNull(options.tools);
     return renderTemplate(chooseTemplate(this.templates, tools !== null), {
       messages,
@@ -94,8 +96,8 @@ class FileTextModel implements TextModel {
     });
   }
 
-  encodeChat(messages: readonly ChatMessage[], options: Omit<ChatOptions, 'addGenerationPrompt'> = {}): number[] {
-    const { text, admits } = this.renderGuarded(messages, options);
+  encodeChat(messages: readonly ChatMessage[], options: ChatOptions & { readonly end?: PromptEnd } = {}): number[] {
+    const { text, admits } = this.renderGuarded(messages, options, options.end ?? 'newTurn');
     return this.tokenizer.encode(text, true, admits ?? undefined);
   }
 
@@ -103,26 +105,30 @@ class FileTextModel implements TextModel {
     return new StreamingDetokenizer(this.tokenizer.vocabulary, true, options.continues ?? false);
   }
 
-  private renderGuarded(messages: readonly ChatMessage[], options: ChatOptions): GuardedText {
+  private renderGuarded(messages: readonly ChatMessage[], options: ChatOptions, end: PromptEnd): GuardedText {
     const tools = toolsOrNull(options.tools);
     const source = chooseTemplate(this.templates, tools !== null);
     const guard = new ContentGuard(this.specials, [source, JSON.stringify([messages, tools, options.kwargs])]);
-    const guarded = messages.map((message) =>
-      Object.fromEntries(
-        Object.entries(message).map(([key, value]) => [
-          key,
-          key === 'role' ? guard.guardText(String(value), false) : guard.guardValue(value),
-        ]),
-      ),
+    const guarded = messages.map(
+      (message) =>
+        Object.fromEntries(
+          Object.entries(message).map(([key, value]) => [
+            key,
+            key === 'role' ? guard.guardText(String(value), false) : guard.guardValue(value),
+          ]),
+        ) as unknown as ChatMessage,
     );
-    const rendered = this.renderChat(guarded as unknown as ChatMessage[], {
-      ...options,
+    const last = guarded.at(-1);
+    const mark = end === 'inMessage' && last !== undefined ? guard.mark() : null;
+    if (mark !== null) guarded[guarded.length - 1] = { ...last!, content: `${last!.content ?? ''}${mark}\v` };
+    const rendered = this.renderChat(guarded, {
+      addGenerationPrompt: end === 'newTurn',
       ...(tools === null ? {} : { tools: guard.guardValue(tools) as unknown[] }),
       ...(options.kwargs === undefined
         ? {}
         : { kwargs: guard.guardValue(options.kwargs) as Readonly<Record<string, unknown>> }),
     });
-    return guard.restore(rendered);
+    return guard.restore(mark === null ? rendered : cutAtMark(rendered, mark, last!.content ?? ''));
   }
 }
 

@@ -33,11 +33,15 @@ export interface TextModel {
   ): string;
   /**
    * Messages to prompt ids. The prompt is tokenised as one text, but special tokens written inside a message stay text,
-   * so that a message cannot end its turn or open another.
+   * so that a message cannot end its turn or open another. `end`: "newTurn" when absent.
    */
   encodeChat(
     messages: readonly ChatMessage[],
-    options?: { readonly tools?: readonly unknown[]; readonly kwargs?: Readonly<Record<string, unknown>> },
+    options?: {
+      readonly tools?: readonly unknown[];
+      readonly kwargs?: Readonly<Record<string, unknown>>;
+      readonly end?: PromptEnd;
+    },
   ): number[];
   /**
    * A streaming detokenizer of one answer. `continues` (default false): whether its text goes on with one that is there
@@ -45,6 +49,12 @@ export interface TextModel {
    */
   detokenizer(options?: { readonly continues?: boolean }): Detokenizer;
 }
+
+/**
+ * Where a prompt of messages ends: with the opening of the assistant's turn, after the last message, or in that message,
+ * which the answer then goes on with.
+ */
+export type PromptEnd = 'newTurn' | 'closed' | 'inMessage';
 
 export interface ChatMessage {
   readonly role: string;

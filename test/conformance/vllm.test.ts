@@ -141,3 +141,64 @@ describe('t_max_predict_ms', () => {
     expect(await refusal({ ...CHAT, t_max_predict_ms: -2 })).toEqual([400, 't_max_predict_ms']);
   });
 });
+
+describe('continue_final_message and add_generation_prompt', () => {
+  const begun = (content: string) => ({ messages: [...FRANCE, { role: 'assistant', content }] });
+  const continued = (content: string, more: object = {}) =>
+    ask({ ...begun(content), continue_final_message: true, ...more });
+
+  it('goes on with the last message, in the words the model would have used', async () => {
+    const { message } = await ask(CHAT);
+    const [one, two] = message.content.split(' ');
+    for (const said of [one!, `${one} ${two}`]) {
+      for (const more of [{}, { add_generation_prompt: false }]) {
+        const rest = await continued(said, more);
+        expect([said + rest.message.content, rest.finish_reason]).toEqual([message.content, 'stop']);
+      }
+    }
+    const opened = await ask(begun(message.content.slice(0, 4)));
+    expect(opened.message.content).not.toBe(message.content.slice(4));
+  });
+
+  it('reads the same prompt as its text in a completion', async () => {
+    const said = 'The answer is';
+    const prompt = `<|im_start|>user\n${FRANCE[0]!.content}<|im_end|>\n<|im_start|>assistant\n${said}`;
+    const plain = await ask({ prompt, max_tokens: 6 }, '/v1/completions');
+    const { message } = await continued(said, { max_tokens: 6 });
+    expect(message.content).toBe(plain.text);
+    const counted = await served.post('/tokenize', { ...begun(said), continue_final_message: true });
+    expect(await counted.json()).toMatchObject({ tokens: await idsOf(prompt) });
+  });
+
+  it('opens no turn when add_generation_prompt is false', async () => {
+    const tokens = async (more: object) =>
+      (await bodyOf<{ tokens: number[] }>(served.post('/tokenize', { ...CHAT, ...more }))).tokens;
+    const closed = await tokens({ add_generation_prompt: false });
+    expect(await textOf(closed)).toBe(`<|im_start|>user\n${FRANCE[0]!.content}<|im_end|>\n`);
+    expect((await tokens({})).slice(0, closed.length)).toEqual(closed);
+    const response = await served.post('/v1/chat/completions', {
+      ...CHAT,
+      add_generation_prompt: false,
+      max_tokens: 1,
+    });
+    expect(await response.json()).toMatchObject({ usage: { prompt_tokens: closed.length } });
+  });
+
+  it('refuses both at once, and to go on with what the assistant did not say', async () => {
+    const refused = [400, 'continue_final_message'];
+    const both = { ...begun('The'), continue_final_message: true, add_generation_prompt: true };
+    expect(await refusal(both)).toEqual(refused);
+    expect(await refusal({ ...CHAT, continue_final_message: true })).toEqual(refused);
+    const call = { id: 'c', type: 'function', function: { name: 'f', arguments: '{}' } };
+    const calling = { role: 'assistant', content: null, tool_calls: [call] };
+    expect(await refusal({ messages: [...FRANCE, calling], continue_final_message: true })).toEqual(refused);
+  });
+
+  it('is what /v1/messages does with a last message of the assistant', async () => {
+    const { message } = await ask(CHAT);
+    const said = message.content.slice(0, message.content.indexOf(' '));
+    const answer = await served.post('/v1/messages', { ...begun(said), max_tokens: 40 });
+    const { content } = await bodyOf<{ content: { text: string }[] }>(answer);
+    expect(said + content[0]!.text).toBe(message.content);
+  });
+});

@@ -18,7 +18,7 @@ import type { ServerDeps } from '../../src/http/deps.js';
 import { createServer } from '../../src/http/server.js';
 import type { Every } from '../../src/http/timers.js';
 import { ServerMetrics } from '../../src/metrics/server-metrics.js';
-import type { ChatMessage, TextModel } from '../../src/text/types.js';
+import type { ChatMessage, PromptEnd, TextModel } from '../../src/text/types.js';
 import { soleModel } from '../helpers/sole-model.js';
 
 export const EOS = 256;
@@ -57,12 +57,16 @@ export const byteText: TextModel = {
   },
 };
 
-function renderChat(messages: readonly ChatMessage[], options: { kwargs?: Readonly<Record<string, unknown>> } = {}) {
+function renderChat(
+  messages: readonly ChatMessage[],
+  options: { kwargs?: Readonly<Record<string, unknown>>; end?: PromptEnd } = {},
+) {
   if (messages.some(({ content }) => content === 'break the template')) {
     throw new MoestroError('TEMPLATE_FAILED', 'Cannot render the chat template: it says no');
   }
   const thinking = options.kwargs?.enable_thinking === false ? '(no thinking)' : '';
-  return messages.map(({ role, content }) => `${role}: ${content ?? ''}${thinking}\n`).join('');
+  const text = messages.map(({ role, content }) => `${role}: ${content ?? ''}${thinking}\n`).join('');
+  return options.end === 'inMessage' ? text.slice(0, -1) : text;
 }
 
 export const USAGE: Usage = {

@@ -39,7 +39,25 @@ describe('POST /tokenize and /detokenize', () => {
     expect(body).toMatchObject({ count: 'user: hi\n'.length, max_model_len: 512 });
   });
 
+  it('count a conversation that is left open, and take what does nothing beside one', async () => {
+    const post = await poster();
+    const messages = [{ role: 'assistant', content: 'hi' }];
+    const count = async (more: object) => (await post('/tokenize', { messages, ...more })).json().count;
+    expect(await count({ continue_final_message: true })).toBe('assistant: hi'.length);
+    const whole = 'assistant: hi\n'.length;
+    expect(await count({ continue_final_message: false, add_generation_prompt: true })).toBe(whole);
+    expect(await count({ add_special: false, parse_special: true })).toBe(whole);
+  });
+
   it.each([
+    ['/tokenize', { messages: [{ role: 'user', content: 'x' }], add_special: true }, 'add_special'],
+    ['/tokenize', { messages: [{ role: 'user', content: 'x' }], parse_special: false }, 'parse_special'],
+    [
+      '/tokenize',
+      { messages: [{ role: 'user', content: 'x' }], continue_final_message: true },
+      'continue_final_message',
+    ],
+    ['/tokenize', { content: 'x', continue_final_message: true }, 'continue_final_message'],
     ['/tokenize', {}, 'content'],
     ['/tokenize', { content: 5 }, 'content'],
     ['/tokenize', { content: 'x'.repeat((1 << 20) + 1) }, 'content'],

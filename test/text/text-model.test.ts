@@ -197,6 +197,41 @@ describe.each(FAMILIES)('encodeChat() of $name, $tokenizer', ({ tokenizer, templ
     );
   });
 
+  /** As Hugging Face's apply_chat_template does it with continue_final_message. */
+  const continued = ([question, begun]: readonly [string, string]): string => {
+    const tag = 'CONTINUE_FINAL_MESSAGE_TAG ';
+    const rendered = model.renderChat(turns(question, begun + tag), { addGenerationPrompt: false });
+    const at = rendered.lastIndexOf(tag.trim());
+    return rendered.startsWith(tag, at) ? rendered.slice(0, at) : rendered.slice(0, at).trimEnd();
+  };
+
+  test('ends within the last message as the reference does when that is to be continued', () => {
+    const blanks = fc.constantFrom('', ' ', '\n', ' \n ');
+    const begun = fc.tuple(plain, blanks).map(([text, after]) => text + after);
+    fc.assert(
+      fc.property(
+        plain,
+        begun.filter((text) => text.trim() !== ''),
+        (a, b) => {
+          const ids = model.encodeChat(turns(a, b), { end: 'inMessage' });
+          expect(ids).toEqual(model.encode(continued([a, b]), { addBos: false }));
+        },
+      ),
+    );
+    const closed = model.renderChat(turns('a', 'b'), { addGenerationPrompt: false });
+    expect(model.encodeChat(turns('a', 'b'), { end: 'closed' })).toEqual(model.encode(closed, { addBos: false }));
+  });
+
+  test('lets a message that is to be continued hold no special tokens either', () => {
+    const markup = specialIds(model.encodeChat(turns('x', 'x'), { end: 'inMessage' }));
+    fc.assert(
+      fc.property(hostile, hostile, (a, b) => {
+        expect(specialIds(model.encodeChat(turns(a, b), { end: 'inMessage' }))).toEqual(markup);
+      }),
+      { numRuns: 300 },
+    );
+  });
+
   test('spells the rendered prompt whatever the content is', () => {
     fc.assert(
       fc.property(hostile, hostile, (a, b) => {
@@ -211,6 +246,24 @@ describe.each(FAMILIES)('encodeChat() of $name, $tokenizer', ({ tokenizer, templ
 });
 
 describe('encodeChat()', () => {
+  test.each([
+    ['is empty', '{{ "A:\n" + messages[-1].content + "</s>" }}', '', 'A:\n'],
+    ['is empty and trimmed', '{{ "A:\n" + (messages[-1].content | trim) + "</s>" }}', '', 'A:\n'],
+    ['is trimmed with a blank after it', '{{ "A: " + (messages[-1].content | trim) + " </s>" }}', 'b \n', 'A: b'],
+    ['is kept with a blank after it', '{{ "A: " + messages[-1].content + " </s>" }}', 'b \n', 'A: b \n'],
+    ['is written twice', '{{ messages[-1].content + "|" + messages[-1].content + "|" }}', 'b ', 'b |b '],
+  ])('ends where a message does that %s', async (_name, chat_template, content, wanted) => {
+    const model = await modelOf('qwen', null, { chat_template });
+    const ids = model.encodeChat([{ role: 'assistant', content }], { end: 'inMessage' });
+    expect(model.decode(ids, { skipSpecial: false })).toBe(wanted);
+  });
+
+  test('throws TEMPLATE_FAILED when the message to continue is left out', async () => {
+    const model = await modelOf('qwen', null, { chat_template: '{{ messages[0].content }}' });
+    const error = await failure(() => model.encodeChat(turns('a', 'b'), { end: 'inMessage' }));
+    expect([error.code, error.message]).toEqual(['TEMPLATE_FAILED', expect.stringContaining('does not write it')]);
+  });
+
   test('keeps special tokens in tools, calls and names as text', async () => {
     const model = await modelOf('qwen', 'chatml', { eos_token: '<|im_end|>' });
     const conversation = (text: string): [ChatMessage[], { tools: unknown[] }] => [

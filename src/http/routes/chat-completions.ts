@@ -23,11 +23,13 @@ export function chatCompletionsRoute(app: FastifyInstance, deps: ServerDeps): vo
       const ignored = unknownProperties(CHAT_SCHEMA, request.body as object);
       if (ignored.length > 0) request.log.debug({ ignored }, 'fields that are not known here');
 
-      const promptIds = generator.promptFromChat(chat.messages, chat.templateKwargs, chat.tools);
+      const { messages, templateKwargs: kwargs, tools, end } = chat;
+      const promptIds = generator.promptFromChat(messages, { kwargs, tools, end });
       const jobs = Array.from({ length: chat.choices }, (_, choice) => ({
         promptIds,
         options: optionsOfChoice(chat.options, choice),
         splitsReasoning: chat.splitsReasoning,
+        ...(end === 'inMessage' ? { continued: messages.at(-1)!.content ?? '' } : {}),
       }));
       const answers = generator.start(jobs, signal, clientOf(request, deps.config.apiKeys.length > 0));
       if (!chat.stream)

@@ -16,7 +16,7 @@ export function messagesRoutes(app: FastifyInstance, deps: ServerDeps): void {
     const asked = readMessagesRequest(request.body, generator);
     const ignored = unknownProperties(MESSAGES_SCHEMA, request.body as object);
     if (ignored.length > 0) request.log.debug({ ignored }, 'fields that are not known here');
-    return { asked, promptIds: generator.promptFromChat(asked.messages, asked.templateKwargs, asked.tools) };
+    return { asked, promptIds: generator.promptFromChat(asked.messages, asked.prompt) };
   };
 
   app.post('/messages/count_tokens', async (request, reply) => ({
@@ -28,7 +28,7 @@ export function messagesRoutes(app: FastifyInstance, deps: ServerDeps): void {
     const start = (model: ServedModel, signal: AbortSignal): Answer => {
       const { asked, promptIds } = prepare(request, model);
       const answers = model.generator.start(
-        [{ promptIds, options: asked.options, splitsReasoning: true }],
+        [{ promptIds, options: asked.options, splitsReasoning: true, ...asked.continues }],
         signal,
         clientOf(request, deps.config.apiKeys.length > 0),
       );

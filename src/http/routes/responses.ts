@@ -18,7 +18,11 @@ export function responsesRoute(app: FastifyInstance, deps: ServerDeps): void {
       const ignored = unknownProperties(RESPONSES_SCHEMA, request.body as object);
       if (ignored.length > 0) request.log.debug({ ignored }, 'fields that are not known here');
 
-      const promptIds = generator.promptFromChat(asked.messages, asked.templateKwargs, asked.tools, 'input');
+      const promptIds = generator.promptFromChat(asked.messages, {
+        kwargs: asked.templateKwargs,
+        tools: asked.tools,
+        param: 'input',
+      });
       const answers = generator.start(
         [{ promptIds, options: asked.options, splitsReasoning: true }],
         signal,

@@ -1,7 +1,7 @@
 /** The body of /v1/chat/completions: its schema, and what it means. */
 import type { XStatic } from 'typebox/schema';
 import { MoestroError } from '../../errors.js';
-import type { AnswerOptions, Format, Message, Tool, ToolUse } from '../../generate.js';
+import type { AnswerOptions, Format, Message, PromptEnd, Tool, ToolUse } from '../../generate.js';
 import { check, invalid, shown } from '../check.js';
 import { answerOptions, choiceCount, type ModelLimits, SAMPLING_FIELDS, unsupported } from './sampling.js';
 import { responseFormat, TOOL_FIELDS, toolUse } from './tools.js';
@@ -27,6 +27,12 @@ export const MESSAGES_FIELD = {
   },
 } as const;
 
+/** vLLM's: where the prompt ends. */
+export const PROMPT_END_FIELDS = {
+  add_generation_prompt: { type: 'boolean' },
+  continue_final_message: { type: 'boolean' },
+} as const;
+
 export const CHAT_SCHEMA = {
   type: 'object',
   required: ['messages'],
@@ -34,6 +40,7 @@ export const CHAT_SCHEMA = {
     ...SAMPLING_FIELDS,
     model: { type: 'string' },
     messages: MESSAGES_FIELD,
+    ...PROMPT_END_FIELDS,
     max_completion_tokens: { type: 'integer', minimum: -1 },
     logprobs: { type: 'boolean' },
     top_logprobs: { type: 'integer', minimum: 0, maximum: 20 },
@@ -53,6 +60,7 @@ type ChatBody = XStatic<typeof CHAT_SCHEMA>;
 export interface ChatRequest {
   readonly messages: readonly Message[];
   readonly templateKwargs: Readonly<Record<string, unknown>>;
+  readonly end: PromptEnd;
   readonly options: AnswerOptions;
   /** What the model is told of. */
   readonly tools: readonly Tool[];
@@ -79,6 +87,7 @@ export function readChatRequest(json: unknown, limits: ModelLimits): ChatRequest
   return {
     messages: body.messages.map(readMessage),
     templateKwargs: templateKwargs(body),
+    end: promptEnd(body),
     options: shaped(answerOptions(body, topLogprobs(body), limits, maxTokens, needsForm(body)), format, tools),
     tools: tools?.tools ?? [],
     choices: choiceCount(body.n, limits),
@@ -87,6 +96,21 @@ export function readChatRequest(json: unknown, limits: ModelLimits): ChatRequest
     reportProgress: body.return_progress === true,
     splitsReasoning: body.reasoning_format !== 'none',
   };
+}
+
+/** @throws {MoestroError} INVALID_REQUEST when there is no message to go on with, or a turn is to be opened too. */
+export function promptEnd({
+  messages = [],
+  add_generation_prompt: opens,
+  continue_final_message: continues,
+}: Partial<Pick<ChatBody, 'messages' | 'add_generation_prompt' | 'continue_final_message'>>): PromptEnd {
+  if (continues !== true) return opens === false ? 'closed' : 'newTurn';
+  const path = 'continue_final_message';
+  if (opens === true) throw invalid(path, 'true beside "add_generation_prompt": true', 'one of them');
+  const { role = 'none', tool_calls: calls = [] } = messages.at(-1) ?? {};
+  if (role !== 'assistant') throw invalid(path, `a last message of role "${role}"`, 'one of role "assistant"');
+  if (calls.length > 0) throw invalid(path, 'a last message that holds calls', 'one of text');
+  return 'inMessage';
 }
 
 /**

@@ -1,6 +1,6 @@
 /** The body of Anthropic's /v1/messages and /v1/messages/count_tokens: its schema, and what it means. */
 import type { XStatic } from 'typebox/schema';
-import type { AnswerOptions, Message, Tool, ToolUse } from '../../generate.js';
+import type { AnswerOptions, Message, PromptEnd, Tool, ToolUse } from '../../generate.js';
 import { check, invalid, shown } from '../check.js';
 import { readMessage, refuseDeep } from './chat.js';
 import { readSystem, readTurns } from './message-blocks.js';
@@ -45,8 +45,13 @@ type MessagesBody = XStatic<typeof MESSAGES_SCHEMA>;
 
 export interface MessagesRequest {
   readonly messages: readonly Message[];
-  readonly templateKwargs: Readonly<Record<string, unknown>>;
-  readonly tools: readonly Tool[];
+  readonly prompt: {
+    readonly kwargs: Readonly<Record<string, unknown>>;
+    readonly tools: readonly Tool[];
+    readonly end: PromptEnd;
+  };
+  /** What the assistant has begun to say, where the last message is its own: the answer goes on with it, as Anthropic's do. */
+  readonly continues: { readonly continued?: string };
   readonly options: AnswerOptions;
   readonly stream: boolean;
 }
@@ -60,14 +65,21 @@ export function readMessagesRequest(json: unknown, limits: ModelLimits): Message
   const isForm = toolUse !== undefined || messages.some(({ role }) => role === 'tool');
   const drawn = answerOptions({ ...body, stop: body.stop_sequences ?? [] }, null, limits, body.max_tokens, isForm);
   refuseDeep(body.chat_template_kwargs, 'chat_template_kwargs');
+  const read = messages.map(readMessage);
+  const last = read.at(-1)!;
+  const isBegun = last.role === 'assistant' && last.tool_calls === undefined;
   return {
-    messages: messages.map(readMessage),
-    templateKwargs: {
-      // Absent, it is the model's own habit that counts.
-      ...(body.thinking === undefined ? {} : { enable_thinking: body.thinking.type !== 'disabled' }),
-      ...(body.chat_template_kwargs as Record<string, unknown> | undefined),
+    messages: read,
+    prompt: {
+      kwargs: {
+        // Absent, it is the model's own habit that counts.
+        ...(body.thinking === undefined ? {} : { enable_thinking: body.thinking.type !== 'disabled' }),
+        ...(body.chat_template_kwargs as Record<string, unknown> | undefined),
+      },
+      tools: toolUse?.tools ?? [],
+      end: isBegun ? 'inMessage' : 'newTurn',
     },
-    tools: toolUse?.tools ?? [],
+    continues: isBegun ? { continued: last.content ?? '' } : {},
     options: { ...drawn, ...(toolUse === undefined ? {} : { toolUse }) },
     stream: body.stream === true,
   };

@@ -1,7 +1,7 @@
 /** The body of /tokenize: a text under llama.cpp's names, or messages by the chat template. */
 import type { TextGenerator } from '../../generate.js';
 import { check, invalid } from '../check.js';
-import { MESSAGES_FIELD, readMessage } from './chat.js';
+import { MESSAGES_FIELD, PROMPT_END_FIELDS, promptEnd, readMessage } from './chat.js';
 
 const TOKENIZE_SCHEMA = {
   type: 'object',
@@ -11,6 +11,7 @@ const TOKENIZE_SCHEMA = {
     /** vLLM's name for content. */
     prompt: { type: 'string' },
     messages: MESSAGES_FIELD,
+    ...PROMPT_END_FIELDS,
     add_special: { type: 'boolean' },
     parse_special: { type: 'boolean' },
     with_pieces: { type: 'boolean' },
@@ -24,7 +25,13 @@ export function readTokenizeRequest(
 ): { readonly withPieces: boolean; readonly ids: readonly number[] } {
   const body = check(TOKENIZE_SCHEMA, json);
   const withPieces = body.with_pieces === true;
-  if (body.messages !== undefined) return { withPieces, ids: generator.promptFromChat(body.messages.map(readMessage)) };
+  const end = promptEnd(body);
+  if (body.messages !== undefined) {
+    const template = 'the chat template decides which special tokens there are';
+    if (body.add_special === true) throw invalid('add_special', 'true beside "messages"', `false: ${template}`);
+    if (body.parse_special === false) throw invalid('parse_special', 'false beside "messages"', `true: ${template}`);
+    return { withPieces, ids: generator.promptFromChat(body.messages.map(readMessage), { end }) };
+  }
   const text = body.content ?? body.prompt;
   if (text === undefined) throw invalid('content', 'nothing', 'a string');
   // What llama.cpp does when nothing is said: no bos, and special tokens written in the text are tokens.
