@@ -54,11 +54,17 @@ export interface LoadOptions {
 export interface AnswerOptions extends Partial<Sampling> {
   readonly maxTokens?: number;
   readonly stop?: string | readonly string[];
+  /** Tokens that end the answer, beside the model's own. */
+  readonly stopTokenIds?: readonly number[];
+  /** Tokens before which nothing of these ends it. */
+  readonly minTokens?: number;
   readonly mode?: Mode;
   /** As `meanBits` of {@link LoadOptions}, for this answer. Named alone, it means mode "routed". */
   readonly meanBits?: number;
   /** Who goes first where not all answers can run at once. */
   readonly priority?: Priority;
+  /** False: it neither takes what is known of its prompt nor leaves what it computed to others. */
+  readonly prefixCache?: boolean;
   /** Ends the answer within one step; the iteration then throws CANCELLED. */
   readonly signal?: AbortSignal;
   /** Extra variables for the model's chat template. */
@@ -147,9 +153,12 @@ class GeneratedAnswer implements Answer {
     const {
       maxTokens = null,
       stop = [],
+      stopTokenIds = [],
+      minTokens = 0,
       mode,
       meanBits,
       priority,
+      prefixCache = true,
       signal,
       templateKwargs: _,
       ...drawn
@@ -157,6 +166,9 @@ class GeneratedAnswer implements Answer {
     const options = {
       maxTokens,
       stop: [stop].flat(),
+      stopTokenIds: this.#generator.checkIds(stopTokenIds, 'stopTokenIds'),
+      minTokens,
+      usesPrefixes: prefixCache,
       sampling: { ...this.#generator.defaults, ...drawn },
       ...(priority === undefined ? {} : { priority }),
       ...precisionAsked(mode, meanBits),

@@ -67,6 +67,19 @@ describe('loadModel()', () => {
     );
   });
 
+  it('passes on how an answer may end, and whether it has to do with known prefixes', async () => {
+    const model = await loadModel('m.moe');
+    await model.chat('hi', { prefixCache: false, minTokens: 4, stopTokenIds: [7] }).text();
+    await model.complete('hi').text();
+    expect(engine.requests).toMatchObject([
+      { usesPrefixes: false, minTokens: 4, stopTokenIds: [256, 7] },
+      { usesPrefixes: true, minTokens: 0, stopTokenIds: [256] },
+    ]);
+    await expect(model.complete('hi', { stopTokenIds: [260] }).text()).rejects.toMatchObject({
+      code: 'INVALID_REQUEST',
+    });
+  });
+
   it("ends the engine's work when the reader leaves, and throws when its signal is aborted", async () => {
     const model = await loadModel('m.moe');
     for await (const _ of model.chat('hi')) break;
