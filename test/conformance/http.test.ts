@@ -235,6 +235,26 @@ describe('answers (B3)', () => {
     expect([refused.status, (await bodyOf<Failure>(refused)).error.code]).toEqual([400, 'unsupported_content']);
   });
 
+  it('responses and messages tell the progress of a prompt in events that clients know', async () => {
+    const input = newLong();
+    const asked = { input, stream: true, max_output_tokens: 1 };
+    const told = await eventsOf(await served.post('/v1/responses', { ...asked, return_progress: true }));
+    const steps = told.filter(({ data }) => 'prompt_progress' in (data as object));
+    expect(steps.length).toBeGreaterThan(20);
+    expect(steps.at(-1)).toMatchObject({ name: 'response.in_progress', data: { response: { status: 'in_progress' } } });
+    const numbers = told.map(({ data }) => (data as { sequence_number: number }).sequence_number);
+    expect(numbers).toEqual(numbers.map((_, i) => i));
+    const silent = await eventsOf(await served.post('/v1/responses', asked));
+    expect(silent.some(({ data }) => 'prompt_progress' in (data as object))).toBe(false);
+
+    const messages = [{ role: 'user', content: newLong() }];
+    const body = { messages, max_tokens: 1, stream: true, return_progress: true };
+    const pings = (await eventsOf(await served.post('/v1/messages', body))).filter(({ name }) => name === 'ping');
+    const last = pings.at(-1)!.data as { prompt_progress: { total: number; processed: number } };
+    expect(pings.length).toBeGreaterThan(20);
+    expect(last.prompt_progress.processed).toBe(last.prompt_progress.total);
+  });
+
   it('tokenize and detokenize are each the other back', async () => {
     const content = 'Grüße <|im_start|> ☕';
     const { tokens } = await bodyOf<Tokens>(served.post('/tokenize', { content }));

@@ -10,6 +10,7 @@ import { COMPLETION_EVENTS } from '../sse.js';
 import { CHAT_SCHEMA, type ChatRequest, readChatRequest } from '../wire/chat.js';
 import { type Frame, newFrame } from '../wire/frame.js';
 import { chatLogprobs } from '../wire/logprobs.js';
+import { progressBody } from '../wire/progress.js';
 import { optionsOfChoice } from '../wire/sampling.js';
 import { usageBody } from '../wire/usage.js';
 
@@ -110,8 +111,7 @@ async function* answerChunks(answers: Answers, frame: Frame, chat: ChatRequest):
   const usages: AnswerUsage[] = [];
   for await (const { index, value } of answers) {
     if (value.kind === 'prefill') {
-      const progress = { total: value.total, cache: value.cached, processed: value.done };
-      if (chat.reportProgress && index === 0) yield { ...frame, choices: [], prompt_progress: progress };
+      if (chat.reportProgress && index === 0) yield { ...frame, choices: [], prompt_progress: progressBody(value) };
       continue;
     }
     if (value.kind === 'prompt') continue;

@@ -11,6 +11,7 @@ import { COMPLETION_SCHEMA, type CompletionRequest, readCompletionRequest } from
 import { type Frame, newFrame } from '../wire/frame.js';
 import { completionLogprobs, meanLogprob } from '../wire/logprobs.js';
 import { type Prompt, promptIds } from '../wire/prompts.js';
+import { progressBody } from '../wire/progress.js';
 import { optionsOfChoice } from '../wire/sampling.js';
 import { usageBody } from '../wire/usage.js';
 
@@ -118,8 +119,7 @@ async function* answerChunks(
   const usages: AnswerUsage[] = [];
   for await (const { index, value } of answers) {
     if (value.kind === 'prefill') {
-      const progress = { total: value.total, cache: value.cached, processed: value.done };
-      if (request.reportProgress && index === 0) yield { ...frame, choices: [], prompt_progress: progress };
+      if (request.reportProgress && index === 0) yield { ...frame, choices: [], prompt_progress: progressBody(value) };
     } else if (value.kind === 'prompt') {
       yield chunk(index, '', completionLogprobs(value.tokens, [], (topLogprobs ?? 0) > 0, 0), null);
     } else if (value.kind === 'delta') {

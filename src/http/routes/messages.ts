@@ -32,7 +32,7 @@ export function messagesRoutes(app: FastifyInstance, deps: ServerDeps): void {
         signal,
         clientOf(request, deps.config.apiKeys.length > 0),
       );
-      const message = new MessageEvents(model.id, promptIds.length);
+      const message = new MessageEvents(model.id, promptIds.length, asked.reportsProgress);
       const events = message.from(answers);
       return asked.stream ? { events, format: MESSAGE_EVENTS } : { whole: () => wholeMessage(message, events) };
     };

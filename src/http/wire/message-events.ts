@@ -1,6 +1,7 @@
 /** The answer of /v1/messages as the events of its stream, and the whole message that they add up to. */
 import { randomBytes } from 'node:crypto';
 import type { AnswerEvent, AnswerUsage } from '../../generate.js';
+import { progressBody } from './progress.js';
 import { usageBody } from './usage.js';
 
 type ContentBlock =
@@ -13,13 +14,18 @@ const STOP_REASONS = { stop: 'end_turn', length: 'max_tokens', toolCalls: 'tool_
 /** Owns one message under way. */
 export class MessageEvents {
   readonly #message;
+  readonly #reportsProgress;
   readonly #content: ContentBlock[] = [];
   /** Of a call under way: what its input is made of in the end. */
   #arguments = '';
   #isOpen = false;
 
-  /** @param promptTokens are known before anything runs, and told at once. */
-  constructor(model: string, promptTokens: number) {
+  /**
+   * @param promptTokens are known before anything runs, and told at once.
+   * @param reportsProgress whether pings tell how far the prompt is.
+   */
+  constructor(model: string, promptTokens: number, reportsProgress = false) {
+    this.#reportsProgress = reportsProgress;
     this.#message = {
       id: `msg_${randomBytes(16).toString('hex')}`,
       type: 'message',
@@ -43,6 +49,9 @@ export class MessageEvents {
     for await (const { value } of answers) {
       switch (value.kind) {
         case 'prefill':
+          // An event that clients know, with more in it.
+          if (this.#reportsProgress) yield { type: 'ping', prompt_progress: progressBody(value) };
+          break;
         case 'prompt':
           break;
         case 'reasoning':

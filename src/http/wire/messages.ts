@@ -54,6 +54,7 @@ export interface MessagesRequest {
   readonly continues: { readonly continued?: string };
   readonly options: AnswerOptions;
   readonly stream: boolean;
+  readonly reportsProgress: boolean;
 }
 
 /** @throws {MoestroError} INVALID_REQUEST, UNSUPPORTED_PARAMETER, UNSUPPORTED_CONTENT, each with details.param. */
@@ -82,6 +83,7 @@ export function readMessagesRequest(json: unknown, limits: ModelLimits): Message
     continues: isBegun ? { continued: last.content ?? '' } : {},
     options: { ...drawn, ...(toolUse === undefined ? {} : { toolUse }) },
     stream: body.stream === true,
+    reportsProgress: body.return_progress === true,
   };
 }
 

@@ -4,6 +4,7 @@ import type { MoestroError } from '../../errors.js';
 import type { AnswerEvent, AnswerUsage, TokenReport } from '../../generate.js';
 import { errorBody } from '../errors.js';
 import { chatLogprobs } from './logprobs.js';
+import { progressBody } from './progress.js';
 import type { ResponsesRequest } from './responses.js';
 import { usageBody } from './usage.js';
 
@@ -39,6 +40,12 @@ export class ResponseEvents {
     for await (const { value } of answers) {
       switch (value.kind) {
         case 'prefill':
+          // An event that clients know, with more in it.
+          if (this.#request.reportsProgress) {
+            const fields = { response: this.#state('in_progress'), prompt_progress: progressBody(value) };
+            yield this.#event('response.in_progress', fields);
+          }
+          break;
         case 'prompt':
           break;
         case 'reasoning':

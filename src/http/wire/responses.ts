@@ -41,6 +41,7 @@ export interface ResponsesRequest {
   readonly tools: readonly Tool[];
   readonly options: AnswerOptions;
   readonly stream: boolean;
+  readonly reportsProgress: boolean;
   /** Thoughts as the summary that was asked for, instead of as they are. */
   readonly summarises: boolean;
 }
@@ -75,6 +76,7 @@ export function readResponsesRequest(json: unknown, limits: ModelLimits): Respon
       ...(format === undefined ? {} : { format }),
     },
     stream: body.stream === true,
+    reportsProgress: body.return_progress === true,
     summarises: body.reasoning?.summary !== undefined,
   };
 }
