@@ -35,7 +35,7 @@ const TOOLS: ToolGrammar = {
   marks: HERMES,
   tools: [{ name: 'look_up', parameters: RECORD }],
   isOptional: true,
-  isParallel: true,
+  callsMax: 16,
 };
 const CASES: readonly (readonly [string, FormatSource | null, ToolGrammar | null])[] = [
   ['json_object', { kind: 'json_object' }, null],

@@ -10,7 +10,7 @@ import { FormatCompiler, type FormatSource } from './constrain/format.js';
 import type { FormatProgram } from './constrain/program.js';
 import { withToolPrompt } from './constrain/tool-prompt.js';
 import { type ToolEvent, ToolReader } from './constrain/tool-reader.js';
-import { HERMES } from './constrain/tool-rules.js';
+import { CALLS_MAX, HERMES } from './constrain/tool-rules.js';
 import type {
   EmbedOptions,
   EngineClient,
@@ -63,6 +63,8 @@ export interface ToolUse {
   readonly choice: 'auto' | 'required' | { readonly name: string };
   /** Whether one answer may hold several calls. */
   readonly parallel: boolean;
+  /** Calls of one answer at most, where several are allowed; up to 16, which it is when absent. */
+  readonly callsMax?: number;
 }
 
 export interface AnswerOptions {
@@ -494,7 +496,7 @@ export class TextGenerator {
             tools: tools.map(({ name, parameters }) => ({ name, parameters })),
             isOptional: chosen === 'auto',
             // A call of one tool that was asked for by name is one call.
-            isParallel: toolUse.parallel && named === null,
+            callsMax: toolUse.parallel && named === null ? (toolUse.callsMax ?? CALLS_MAX) : 1,
           };
     try {
       return this.#compiler.compile('kind' in source ? source : null, grammar);

@@ -48,17 +48,18 @@ export interface ToolGrammar {
   readonly tools: readonly { readonly name: string; readonly parameters: unknown }[];
   /** Whether the answer may be text without a call. */
   readonly isOptional: boolean;
-  readonly isParallel: boolean;
+  /** Calls of one answer at most; up to {@link CALLS_MAX}. */
+  readonly callsMax: number;
 }
 
-/** Calls of one answer at most, where several are allowed. */
+/** Calls of one answer at most, where nothing is said. */
 export const CALLS_MAX = 16;
 
 /**
  * @param format of an answer without calls; null for any text.
  * @throws {MoestroError} UNSUPPORTED_FORMAT naming the tool.
  */
-export function toolRules({ marks, tools, isOptional, isParallel }: ToolGrammar, format: FormatSource | null): Rules {
+export function toolRules({ marks, tools, isOptional, callsMax }: ToolGrammar, format: FormatSource | null): Rules {
   const compiler = new SchemaCompiler({ isOneOfLoose: true });
   const calls = tools.map(({ name, parameters }) => {
     const value = addTool(compiler, name, parameters);
@@ -69,7 +70,7 @@ export function toolRules({ marks, tools, isOptional, isParallel }: ToolGrammar,
     sequence([literal(marks.beforeName), choice(calls), literal(marks.end)]),
   );
   const more = sequence([literal(marks.between + marks.begin), call]);
-  const all = sequence([call, repeat(more, 0, isParallel ? CALLS_MAX - 1 : 0)]);
+  const all = sequence([call, repeat(more, 0, Math.min(callsMax, CALLS_MAX) - 1)]);
   const begun = sequence([literal(marks.begin), all]);
   if (!isOptional) return compiler.rules(begun);
   if (format === null) return compiler.rules(textThen(marks.begin, all));

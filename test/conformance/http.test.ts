@@ -16,9 +16,11 @@ interface Failure {
 }
 interface Answer {
   output: { content: { type: string }[] }[];
+  usage: { input_tokens: number };
 }
 interface Tokens {
   tokens: number[];
+  max_model_len: number;
 }
 
 /** The default of --body-limit. */
@@ -233,6 +235,31 @@ describe('answers (B3)', () => {
     const image = [{ role: 'user', content: [{ type: 'input_image', image_url: 'data:,' }] }];
     const refused = await served.post('/v1/responses', { input: image });
     expect([refused.status, (await bodyOf<Failure>(refused)).error.code]).toEqual([400, 'unsupported_content']);
+  });
+
+  it('responses: truncation auto leaves the oldest turns out, disabled refuses them', async () => {
+    const turns = Array.from({ length: 40 }, () => [
+      { role: 'user', content: 'What is the capital of France? '.repeat(12) },
+      { role: 'assistant', content: 'Paris.' },
+    ]);
+    const input = [...turns.flat(), ...FRANCE];
+    const body = { input, instructions: 'Answer.', max_output_tokens: 12 };
+    for (const truncation of ['disabled', null, undefined]) {
+      const refused = await served.post('/v1/responses', { ...body, truncation });
+      expect(await refused.json()).toMatchObject({ error: { code: 'context_length_exceeded', param: 'input' } });
+    }
+    const taken = await bodyOf<Answer>(served.post('/v1/responses', { ...body, truncation: 'auto' }));
+    expect(taken).toMatchObject({ truncation: 'auto', output: [{ type: 'message' }] });
+    const { max_model_len: context } = await bodyOf<Tokens>(served.post('/tokenize', { content: '' }));
+    expect(taken.usage.input_tokens).toBeLessThanOrEqual(context - 12);
+    expect(taken.usage.input_tokens).toBeGreaterThan(context / 2);
+    const short = await bodyOf<Answer>(served.post('/v1/responses', { input: FRANCE, truncation: 'auto' }));
+    const plain = await bodyOf<Answer>(served.post('/v1/responses', { input: FRANCE }));
+    expect([short.usage.input_tokens, plain]).toMatchObject([plain.usage.input_tokens, { truncation: 'disabled' }]);
+    for (const truncation of ['oldest', 1]) {
+      const refused = await served.post('/v1/responses', { ...body, truncation });
+      expect([refused.status, await refused.json()]).toMatchObject([400, { error: { param: 'truncation' } }]);
+    }
   });
 
   it('responses and messages tell the progress of a prompt in events that clients know', async () => {

@@ -180,7 +180,7 @@ describe('tools', () => {
   const formats = new Formats(randomVocabulary(1_500, 3));
 
   it('are called in the form that the reader takes apart', () => {
-    const program = compileFormat(null, { marks: HERMES, tools, isOptional: false, isParallel: true });
+    const program = compileFormat(null, { marks: HERMES, tools, isOptional: false, callsMax: 16 });
     let calls = 0;
     for (let seed = 0; seed < 12; ++seed) {
       const { text, isWhole } = drawText(formats, program, seed);

@@ -26,7 +26,7 @@ const FORMATS: readonly (readonly [string, FormatSource | null])[] = [
   ],
   ['tools that may be called', null],
 ];
-const TOOLS = { marks: HERMES, tools: [{ name: 'f', parameters: RECURSIVE }], isOptional: true, isParallel: true };
+const TOOLS = { marks: HERMES, tools: [{ name: 'f', parameters: RECURSIVE }], isOptional: true, callsMax: 16 };
 
 describe('Masks.maskOf()', () => {
   it.each(FORMATS)('holds exactly the tokens that can be read, in %s', (name, source) => {

@@ -112,6 +112,24 @@ describe('an answer in a format', () => {
     }
   });
 
+  it('holds no more calls than callsMax, which a model that likes to call runs into', async () => {
+    const tools = [{ name: 'f', parameters: { const: {} }, param: 'tools[0]' }];
+    const [newLine] = model.generator.tokenize('\n', { special: false, addBos: false });
+    // After a call stands its end or a line break before the next one.
+    const logitBias = [[newLine!, 100]] as const;
+    const calls = async (more: object) => {
+      const toolUse = { tools, choice: 'required' as const, parallel: true, ...more };
+      return (await answers({ toolUse, maxTokens: 1000 }, { temperature: 0, logitBias }))[0]!;
+    };
+    for (const callsMax of [1, 2, 5]) {
+      const { calls: made, reason } = await calls({ callsMax });
+      expect([made.length, reason]).toEqual([callsMax, 'toolCalls']);
+    }
+    expect((await calls({})).calls.length).toBe(16);
+    expect((await calls({ callsMax: 99 })).calls.length).toBe(16);
+    expect((await calls({ callsMax: 5, parallel: false })).calls.length).toBe(1);
+  });
+
   it('may be text where tools are the choice of the model', async () => {
     const tools = [{ name: 'look_up', parameters: SCHEMA, param: 'tools[0]' }];
     const [free] = await answers({}, { temperature: 0 });

@@ -131,6 +131,7 @@ describe('readResponsesRequest()', () => {
     expect(options.format).toEqual({ kind: 'json_schema', schema: { type: 'object' }, param: 'text.format.schema' });
     expect(options.precision).toEqual({ mode: 'exact' });
     expect(asked({ tools, tool_choice: 'none' }).options.toolUse).toBeUndefined();
+    expect(asked({ tools, max_tool_calls: 3 }).options.toolUse).toMatchObject({ parallel: true, callsMax: 3 });
   });
 
   it.each([
@@ -143,6 +144,8 @@ describe('readResponsesRequest()', () => {
     [{ conversation: 'x' }, 'conversation'],
     [{ background: true }, 'background'],
     [{ n: 2 }, 'n'],
+    [{ max_tool_calls: 0 }, 'max_tool_calls'],
+    [{ truncation: 'oldest' }, 'truncation'],
     [{ tools: [{ type: 'web_search' }] }, 'tools[0].type'],
     [{ tool_choice: 'required' }, 'tool_choice'],
     [{ tool_choice: { type: 'function', name: 'x' } }, 'tool_choice.name'],

@@ -1,6 +1,7 @@
 /** POST /v1/responses: OpenAI's newer way to ask, without anything stored between requests. */
 import type { FastifyInstance } from 'fastify';
 import type { MoestroError } from '../../errors.js';
+import type { Message } from '../../generate.js';
 import { unknownProperties } from '../check.js';
 import { clientOf } from '../auth.js';
 import { type Answer, answerRequest } from '../answer.js';
@@ -10,6 +11,7 @@ import type { ServedModel } from '../model-shelf.js';
 import { namedEvent, PING_COMMENT } from '../sse.js';
 import { ResponseEvents } from '../wire/response-events.js';
 import { RESPONSES_SCHEMA, readResponsesRequest } from '../wire/responses.js';
+import { newestTurns } from '../wire/truncation.js';
 
 export function responsesRoute(app: FastifyInstance, deps: ServerDeps): void {
   app.post('/responses', (request, reply) => {
@@ -18,13 +20,12 @@ export function responsesRoute(app: FastifyInstance, deps: ServerDeps): void {
       const ignored = unknownProperties(RESPONSES_SCHEMA, request.body as object);
       if (ignored.length > 0) request.log.debug({ ignored }, 'fields that are not known here');
 
-      const promptIds = generator.promptFromChat(asked.messages, {
-        kwargs: asked.templateKwargs,
-        tools: asked.tools,
-        param: 'input',
-      });
+      const { messages, templateKwargs: kwargs, tools, options } = asked;
+      const promptOf = (some: readonly Message[]) => generator.promptFromChat(some, { kwargs, tools, param: 'input' });
+      const room = { contextLength: generator.info.contextLength, answerTokens: options.maxTokens };
+      const promptIds = asked.truncates ? newestTurns(messages, promptOf, room) : promptOf(messages);
       const answers = generator.start(
-        [{ promptIds, options: asked.options, splitsReasoning: true }],
+        [{ promptIds, options, splitsReasoning: true }],
         signal,
         clientOf(request, deps.config.apiKeys.length > 0),
       );

@@ -195,6 +195,7 @@ function responseBody({ body, options }: ResponsesRequest, model: string): Reado
     incomplete_details: null,
     instructions: body.instructions ?? null,
     max_output_tokens: body.max_output_tokens ?? null,
+    max_tool_calls: body.max_tool_calls ?? null,
     metadata: body.metadata ?? {},
     parallel_tool_calls: body.parallel_tool_calls ?? true,
     previous_response_id: null,
@@ -206,7 +207,7 @@ function responseBody({ body, options }: ResponsesRequest, model: string): Reado
     text: { format: body.text?.format ?? { type: 'text' } },
     tool_choice: body.tool_choice ?? 'auto',
     tools: body.tools ?? [],
-    truncation: 'disabled',
+    truncation: body.truncation ?? 'disabled',
     usage: null,
   };
 }

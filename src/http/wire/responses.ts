@@ -18,6 +18,8 @@ export const RESPONSES_SCHEMA = {
     tools: { type: 'array', items: { type: 'object' } },
     tool_choice: { anyOf: [{ type: 'string' }, { type: 'object' }] },
     parallel_tool_calls: { type: 'boolean' },
+    max_tool_calls: { type: 'integer', minimum: 1 },
+    truncation: { type: 'string', enum: ['auto', 'disabled'] },
     text: { type: 'object', properties: { format: { type: 'object' } } },
     reasoning: { type: 'object', properties: { effort: { type: 'string' }, summary: { type: 'string' } } },
     chat_template_kwargs: { type: 'object' },
@@ -42,6 +44,8 @@ export interface ResponsesRequest {
   readonly options: AnswerOptions;
   readonly stream: boolean;
   readonly reportsProgress: boolean;
+  /** Whether the oldest turns may be left out of a conversation that is too long. */
+  readonly truncates: boolean;
   /** Thoughts as the summary that was asked for, instead of as they are. */
   readonly summarises: boolean;
 }
@@ -77,6 +81,7 @@ export function readResponsesRequest(json: unknown, limits: ModelLimits): Respon
     },
     stream: body.stream === true,
     reportsProgress: body.return_progress === true,
+    truncates: body.truncation === 'auto',
     summarises: body.reasoning?.summary !== undefined,
   };
 }
@@ -110,7 +115,8 @@ function readTools({ tools: wire = [], tool_choice: wanted = 'auto', ...body }: 
   });
   const choice = readChoice(wanted, tools);
   if (choice === 'none' || tools.length === 0) return undefined;
-  return { tools, choice, parallel: body.parallel_tool_calls ?? true };
+  const { max_tool_calls: callsMax, parallel_tool_calls: parallel = true } = body;
+  return { tools, choice, parallel, ...(callsMax === undefined ? {} : { callsMax }) };
 }
 
 function readChoice(wanted: string | object, tools: readonly Tool[]): ToolUse['choice'] | 'none' {
