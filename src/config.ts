@@ -75,7 +75,7 @@ export function engineConfig(
     kvType: get('kv') as KvType,
     prefix: prefixConfig(get, prefixHome),
     chunkTokens: get('chunk') as number,
-    maxSequences: get('maxSequences') as number,
+    maxSequences: get('maxSequences') as number | null,
     maxQueued: get('maxQueued') as number,
     gear: get('gear') as GearMode,
     tokenGapMs: get('tokenGap') as number,

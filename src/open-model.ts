@@ -20,7 +20,7 @@ export async function openModel(config: EngineConfig, defaults: Sampling = GREED
   const { manifest } = await openMoe(config.modelPath);
   const text = await loadTextModel(config.modelPath, manifest.generation);
   const engine = await startEngine(config, tokenBytesOf(text, manifest.architecture.vocabSize));
-  const capacity = config.maxSequences + config.maxQueued;
+  const capacity = engine.info.memory.maxSequences + config.maxQueued;
   return {
     generator: new TextGenerator(engine, text, { capacity, defaults }),
     close: () => engine.close(),

@@ -188,9 +188,9 @@ export const ENGINE_SETTINGS: readonly Setting[] = [
     key: 'maxSequences',
     flag: '--max-sequences <count>',
     env: 'MOESTRO_MAX_SEQUENCES',
-    help: 'requests answered at once',
-    fallback: '4',
-    parse: whole(1, 256),
+    help: 'requests answered at once, or "auto": 64 where the budget holds all experts, 4 where they are read',
+    fallback: 'auto',
+    parse: unless('auto', whole(1, 256)),
   },
   {
     key: 'maxQueued',

@@ -4,6 +4,7 @@ import { formatBytes, parseBytes } from '../src/bytes.js';
 import { defaultPrefixHome, engineConfig, samplingConfig, serverConfig } from '../src/config.js';
 import type { MoestroError } from '../src/errors.js';
 import { memoryLimitBytes } from '../src/machine.js';
+import type { RawSettings } from '../src/settings/find.js';
 import {
   ALL_SETTINGS,
   ENGINE_SETTINGS,
@@ -12,7 +13,6 @@ import {
   SAMPLING_SETTINGS,
   SERVER_SETTINGS,
 } from '../src/settings.js';
-import type { RawSettings } from '../src/settings/find.js';
 
 const FOREIGN_ISA = process.arch === 'arm64' ? 'avx2' : 'neon';
 
@@ -84,7 +84,7 @@ describe('engineConfig()', () => {
       kvType: 'f16',
       prefix: { memoryBytes: null, directory: null, diskBytes: 8 * 2 ** 30, dailyBytes: 16 * 2 ** 30 },
       chunkTokens: 512,
-      maxSequences: 4,
+      maxSequences: null,
       maxQueued: 64,
       gear: 'auto',
       tokenGapMs: 2000,

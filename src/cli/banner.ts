@@ -45,7 +45,11 @@ export function banner({ info, version, address, needsKey, others = [] }: Banner
 function memoryTable({ memory, contextLength }: ModelInfo): string[] {
   const rows: readonly (readonly [string, number, string])[] = [
     ['dense weights', memory.dense, 'attention, routers, embeddings'],
-    ['KV cache', memory.kv, `${memory.kvBlocks} blocks; one request takes up to ${contextLength} positions`],
+    [
+      'KV cache',
+      memory.kv,
+      `${memory.kvBlocks} blocks; one request takes up to ${contextLength} positions, ${memory.maxSequences} run at once`,
+    ],
     [
       'experts',
       memory.experts,

@@ -1,5 +1,5 @@
 /** `moestro bench MODEL`: tokens per second, reads and memory, over random prompts. */
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { engineConfig } from '../config.js';
 import { startEngine } from '../engine/client.js';
 import { MoestroError } from '../errors.js';
@@ -24,6 +24,11 @@ export function benchCommand(): Command {
     .option('--repeat <count>', 'answers; figures are medians over them', '3')
     .option('--seed <number>', 'of the random prompts', '1')
     .option('--routing-trace <file>', 'route as in this recording, instead of by the router: for random weights')
+    .addOption(
+      new Option('--evict <rule>', 'who loses its slots: to compare the rule of the engine with')
+        .choices(['default', 'lru'])
+        .default('default'),
+    )
     .option('--json', 'print one JSON object');
   addSettings(command, SETTINGS);
   command.addHelpText(
@@ -43,12 +48,13 @@ async function bench(modelPath: string, options: BenchOptions): Promise<void> {
   const seed = count('--seed', options.seed, 0);
   const config = engineConfig(modelPath, givenSettings(options, SETTINGS), process.env, await configFileOf(options));
   const progress = statusLine();
-  const maxSequences = Math.max(config.maxSequences, streams);
+  const maxSequences = Math.max(config.maxSequences ?? 1, streams);
   const client = await startEngine({
     ...config,
     maxSequences,
     prefix: null,
     routingTrace: options.routingTrace ?? null,
+    evictsLru: options.evict === 'lru',
   });
   try {
     const { contextLength } = client.info;

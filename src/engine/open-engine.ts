@@ -62,7 +62,7 @@ export async function openEngine(
     targetTps: config.targetTps,
     ...(config.evictsLru === true ? { chooseVictim: lru } : {}),
     ...(config.elasticPrice === undefined ? {} : { elasticPrice: config.elasticPrice }),
-    maxSequences: config.maxSequences,
+    maxSequences: memory.plan.maxSequences,
     prefetch: config.prefetch,
     ...(prefix === null ? {} : { prefix }),
     maxQueued: config.maxQueued,

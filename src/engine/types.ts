@@ -100,8 +100,8 @@ export interface EngineConfig {
   readonly prefix?: PrefixConfig | null;
   /** Tokens of one prefill step at most. */
   readonly chunkTokens: number;
-  /** Sequences open at once, and requests waiting beyond them. */
-  readonly maxSequences: number;
+  /** Sequences open at once, null for what suits the memory (memory-plan.ts); requests waiting beyond them. */
+  readonly maxSequences: number | null;
   readonly maxQueued: number;
   /** Who shares the steps of decoding, and the longest a stream should wait for the turns of others. */
   readonly gear: GearMode;
@@ -226,6 +226,8 @@ export interface MemoryPlan {
   readonly runtime: number;
   readonly unused: number;
   readonly contextLength: number;
+  /** Sequences open at once. */
+  readonly maxSequences: number;
   readonly kvBlocks: number;
   readonly chunkTokens: number;
   /** Experts that fit whole at the full level, of all. */

@@ -32,7 +32,8 @@ async function openMoeModel(config: EngineConfig): Promise<EvaluatedModel> {
   const { manifest } = await openMoe(config.modelPath);
   const { generation } = manifest;
   const text = await loadTextModel(config.modelPath, generation);
-  const evaluator = engineEvaluator(await startEngine({ ...config, prefix: null }), config.maxSequences);
+  const engine = await startEngine({ ...config, prefix: null });
+  const evaluator = engineEvaluator(engine, engine.info.memory.maxSequences);
   return { evaluator, text, bos: generation.addBos ? generation.bosTokenId : null };
 }
 

@@ -185,4 +185,21 @@ describe('planMemory()', () => {
       /a context of 4097 positions: the model was made for 4096/,
     );
   });
+
+  it('lets many answers run at once where all experts fit and nobody said how many, few where they are read', () => {
+    const auto = { ...CONFIG, maxSequences: null };
+    const many = planMemory(MANIFEST, auto, 100 * MIB, 16 * GIB);
+    expect(many.plan.residentExperts).toBe(many.plan.expertCount);
+    expect(many.plan.maxSequences).toBe(64);
+    const few = planMemory(MANIFEST, auto, 100 * MIB, 2 * GIB);
+    expect(few.plan.residentExperts).toBeLessThan(few.plan.expertCount);
+    expect(few).toEqual(planMemory(MANIFEST, { ...CONFIG, maxSequences: 4 }, 100 * MIB, 2 * GIB));
+    // The cache of so many answers never takes what experts need.
+    for (let budget = 2 * GIB; budget < 16 * GIB; budget += 100 * MIB) {
+      const four = planMemory(MANIFEST, { ...CONFIG, maxSequences: 4 }, 100 * MIB, budget).plan;
+      const { plan } = planMemory(MANIFEST, auto, 100 * MIB, budget);
+      expect(plan.residentExperts).toBe(four.residentExperts);
+      expect(plan.contextLength).toBeGreaterThanOrEqual(four.contextLength);
+    }
+  });
 });

@@ -199,6 +199,7 @@ export function fakeEngine(options: FakeEngineOptions = {}, sink?: EngineSink) {
         runtime: 0,
         unused: 0,
         contextLength,
+        maxSequences: options.maxSequences ?? 4,
         kvBlocks,
         chunkTokens,
         residentExperts: experts,

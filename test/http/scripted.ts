@@ -103,6 +103,7 @@ export const INFO: EngineInfo = {
     runtime: 60 << 20,
     unused: 4 << 20,
     contextLength: CONTEXT_LENGTH,
+    maxSequences: 4,
     kvBlocks: 32,
     chunkTokens: 16,
     residentExperts: 7,
