@@ -60,9 +60,70 @@ inline void direct_block(const PlaneView& view, const Token* tokens, int row, in
   for (int t = 0; t < kTokens; ++t) store(tokens[t].y + row, mul(acc[t], row_scales));
 }
 
+template <int kStep>
+MOESTRO_INLINE void residual_pass_step(const PlaneView& view, size_t tile, const int8_t* q, I32x16* sum) {
+  *sum = dot4_unsigned(*sum, residual_step<kStep>(view, tile), q + 4 * kStep);
+}
+
+// Level 8 for one token in two passes over a few tiles, the codes of 4 bits first and then their residuals: nine
+// streams at once are more than memory likes. Each pass asks for the lines of the pass after it. Gives the sums of
+// direct_block.
+inline void direct_block_in_passes(const PlaneView& view, const Token& token, int row, int row_end) {
+  constexpr int kPassTiles = 32;
+  F32x16 acc = set1(0.0f);
+  const size_t first_tile = static_cast<size_t>(row / kTileRows) * view.groups;
+  const size_t end = static_cast<size_t>(row_end / kTileRows) * view.groups;
+  I32x16 sums[kPassTiles];
+  for (int first = 0; first < view.groups; first += kPassTiles) {
+    const int last = first + kPassTiles < view.groups ? first + kPassTiles : view.groups;
+    for (int group = first; group < last; ++group) {
+      const size_t tile = first_tile + group;
+      const size_t column = static_cast<size_t>(group) * kGroup;
+      for (int slot = 4; slot < 8; ++slot) prefetch(view.slots[slot] + tile * kBitTileBytes);
+      if (tile % 4 == 0) prefetch(view.group_scales + (tile + kPassTiles) * kScaleTileBytes);
+      const auto codes = tile_codes<8>(view, tile);
+      I32x16 dot = start_dot<kWeightBias>(token.sum + group), odd = set1_i32(0);
+      direct_step<4, 1, 0>(view, codes, tile, &token, column, &dot, nullptr);
+      direct_step<4, 1, 1>(view, codes, tile, &token, column, &odd, nullptr);
+      direct_step<4, 1, 2>(view, codes, tile, &token, column, &dot, nullptr);
+      direct_step<4, 1, 3>(view, codes, tile, &token, column, &odd, nullptr);
+      direct_step<4, 1, 4>(view, codes, tile, &token, column, &dot, nullptr);
+      direct_step<4, 1, 5>(view, codes, tile, &token, column, &odd, nullptr);
+      direct_step<4, 1, 6>(view, codes, tile, &token, column, &dot, nullptr);
+      direct_step<4, 1, 7>(view, codes, tile, &token, column, &odd, nullptr);
+      sums[group - first] = add_i32(dot, odd);
+    }
+    for (int group = first; group < last; ++group) {
+      const size_t tile = first_tile + group;
+      if (tile + kPassTiles < end) {
+        for (int slot = 0; slot < 4; ++slot) prefetch(view.slots[slot] + (tile + kPassTiles) * kBitTileBytes);
+      }
+      const int8_t* const q = token.q + static_cast<size_t>(group) * kGroup;
+      I32x16 even = set1_i32(0), odd = set1_i32(0);
+      residual_pass_step<0>(view, tile, q, &even);
+      residual_pass_step<1>(view, tile, q, &odd);
+      residual_pass_step<2>(view, tile, q, &even);
+      residual_pass_step<3>(view, tile, q, &odd);
+      residual_pass_step<4>(view, tile, q, &even);
+      residual_pass_step<5>(view, tile, q, &odd);
+      residual_pass_step<6>(view, tile, q, &even);
+      residual_pass_step<7>(view, tile, q, &odd);
+      const F32x16 scales = load_e3m4(view.group_scales + tile * kScaleTileBytes);
+      const I32x16 dot = join_residual(sums[group - first], add_i32(even, odd), view, token.sum[group]);
+      acc = add_group(dot, scales, token.scale[group], acc);
+    }
+  }
+  store(token.y + row, mul(acc, final_scales<8>(view, row)));
+}
+
 template <int kLevel, int kTokens>
 MOESTRO_INLINE void direct_block_of(int count, const PlaneView& view, const Token* tokens, int row, int row_end) {
-  if constexpr (kTokens == 1) {
+  if constexpr (kLevel == 8 && kTokens == 1) {
+    if (view.in_runs)
+      direct_block<8, 1>(view, tokens, row, row_end);
+    else
+      direct_block_in_passes(view, *tokens, row, row_end);
+  } else if constexpr (kTokens == 1) {
     direct_block<kLevel, 1>(view, tokens, row, row_end);
   } else if (count == kTokens) {
     direct_block<kLevel, kTokens>(view, tokens, row, row_end);

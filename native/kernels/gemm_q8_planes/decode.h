@@ -74,7 +74,7 @@ MOESTRO_INLINE F32x16 final_scales(const PlaneView& view, int row) {
 //   in runs   the tiles of a run take turns, tile i asks for all lines of slot i: DRAM gives runs of one page faster
 //             than lines in turn. Best on Xeons
 //   in turn   each tile asks for one line of every slot; of level 8, whose streams the hardware follows better alone,
-//             for scales only. Best on Zen 5
+//             for scales only, but with one token see direct_block_in_passes. Best on Zen 5
 constexpr size_t kPrefetchRun = 8;
 template <int kLevel>
 constexpr size_t kPrefetchAhead = kLevel == 8 ? 16 : 24;
