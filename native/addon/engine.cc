@@ -247,6 +247,20 @@ bool Engine::advance(bool block) {
   return count > 0;
 }
 
+ExpertPlanes Engine::planes_of(Napi::Env env, const char* whose, int level, int scale_slot,
+                               const int32_t* bit_slots) const {
+  ExpertPlanes planes{};
+  if (scale_slot < 0 || scale_slot >= arena_->scale_slots())
+    throw_argument(env, std::string(whose) + "scale slot", "one of the arena");
+  planes.scales = arena_->scale_slot(scale_slot);
+  for (int b = 0; b < level; ++b) {
+    if (bit_slots[b] < 0 || bit_slots[b] >= arena_->bit_slots())
+      throw_argument(env, std::string(whose) + "bit slot", "one of the arena");
+    planes.bits[b] = arena_->bit_slot(bit_slots[b]);
+  }
+  return planes;
+}
+
 Napi::Value Engine::run_experts(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const int layer = layer_argument(info);
@@ -277,14 +291,7 @@ Napi::Value Engine::run_experts(const Napi::CallbackInfo& info) {
       if (assigned_[assignment] != 0) throw_argument(env, "an assignment", "run once a layer, found it twice");
       assigned_[assignment] = 1;
     }
-    if (f[kGroupScale] < 0 || f[kGroupScale] >= arena_->scale_slots())
-      throw_argument(env, "a group's scale slot", "one of the arena");
-    g.planes.scales = arena_->scale_slot(f[kGroupScale]);
-    for (int b = 0; b < g.level; ++b) {
-      const int slot = f[kGroupBits + b];
-      if (slot < 0 || slot >= arena_->bit_slots()) throw_argument(env, "a group's bit slot", "one of the arena");
-      g.planes.bits[b] = arena_->bit_slot(slot);
-    }
+    g.planes = planes_of(env, "a group's ", g.level, f[kGroupScale], f + kGroupBits);
     groups_.push_back(g);
   }
   const uint64_t stall_ns = model_->run_experts(layer, groups_, *this);

@@ -52,6 +52,8 @@ class Engine : public Napi::ObjectWrap<Engine>, private ReadGate {
   void load_kv(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
 
+  // Planes of an expert's slots up to `level`; throws where one is none of the arena. `whose` begins its name: "a ".
+  ExpertPlanes planes_of(Napi::Env env, const char* whose, int level, int scale_slot, const int32_t* bit_slots) const;
   struct LayerSlots;
   bool group_resident(Napi::Env env, int level, const LayerSlots& slots, std::span<const uint16_t> ids);
 

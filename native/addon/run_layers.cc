@@ -41,14 +41,7 @@ bool Engine::group_resident(Napi::Env env, int level, const LayerSlots& slots, s
     g.ticket = -1;
     g.assignments = assignments_.data() + first;
     g.count = count;
-    const int scale_slot = slots.scale_slots[id];
-    if (scale_slot < 0 || scale_slot >= arena_->scale_slots()) throw_argument(env, "a scale slot", "one of the arena");
-    g.planes.scales = arena_->scale_slot(scale_slot);
-    for (int b = 0; b < level; ++b) {
-      const int slot = slots.bit_slots[id * kBitSlotsMax + b];
-      if (slot < 0 || slot >= arena_->bit_slots()) throw_argument(env, "a bit slot", "one of the arena");
-      g.planes.bits[b] = arena_->bit_slot(slot);
-    }
+    g.planes = planes_of(env, "a ", level, slots.scale_slots[id], slots.bit_slots.data() + id * kBitSlotsMax);
     groups_.push_back(g);
     expert_first_[id] = first;
     first += count;
