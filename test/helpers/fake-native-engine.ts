@@ -22,6 +22,7 @@ import {
   READ,
   READ_STRIDE,
 } from '../../src/native/binding.js';
+import { expertGroups } from './expert-groups.js';
 
 export interface FakeOptions {
   readonly seed: number;
@@ -343,15 +344,9 @@ export class FakeNativeEngine implements NativeEngine {
   }
 
   runLayers(
-    layer: number,
-    level: number,
-    spanMs: number,
-    residentBits: Uint8Array,
-    scaleSlots: Int32Array,
-    bitSlots: Int32Array,
-    ids: Uint16Array,
-    weights: Float32Array,
-    reached: Int32Array,
+    ...[layer, level, spanMs, residentBits, scaleSlots, bitSlots, ids, weights, reached]: Parameters<
+      NativeEngine['runLayers']
+    >
   ): void {
     const { topK, expertCount, layerKinds, layerCount } = this.#o.architecture;
     this.#check(this.#reads.length === 0, 'layers run on their own while reads are on their way');
@@ -374,20 +369,10 @@ export class FakeNativeEngine implements NativeEngine {
         reached[REACHED.isRouted] = 1;
         break;
       }
-      const experts = [...new Set(own)];
-      const groups = new Int32Array(experts.length * GROUP_STRIDE);
-      const assignments: number[] = [];
-      for (const [at, expert] of experts.entries()) {
-        const key = moe * expertCount + expert;
-        const served = [...own.keys()].filter((pair) => own[pair] === expert);
-        const group = groups.subarray(at * GROUP_STRIDE, (at + 1) * GROUP_STRIDE);
-        group.set([expert, level, -1, assignments.length, served.length, scaleSlots[key]!]);
-        group.set(bitSlots.subarray(key * 8, key * 8 + level), GROUP.bitSlots);
-        assignments.push(...served);
-      }
-      this.runExperts(layer, experts.length, groups, Int32Array.from(assignments));
+      const { count, groups, assignments } = expertGroups(own, level, moe * expertCount, scaleSlots, bitSlots);
+      this.runExperts(layer, count, groups, assignments);
       this.finishLayer(layer, ownWeights);
-      reached[REACHED.experts] = reached[REACHED.experts]! + experts.length;
+      reached[REACHED.experts] = reached[REACHED.experts]! + count;
     }
     reached[REACHED.layer] = layer;
   }

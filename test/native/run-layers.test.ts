@@ -5,16 +5,8 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { BUNDLED_MODEL } from '../../src/cli/bundled.js';
 import type { Manifest } from '../../src/model/manifest.js';
 import { openMoe } from '../../src/model/read-moe.js';
-import {
-  GROUP,
-  GROUP_STRIDE,
-  loadAddon,
-  type NativeEngine,
-  REACHED,
-  REACHED_STRIDE,
-  READ,
-  READ_STRIDE,
-} from '../../src/native/binding.js';
+import { loadAddon, type NativeEngine, REACHED, REACHED_STRIDE, READ, READ_STRIDE } from '../../src/native/binding.js';
+import { expertGroups } from '../helpers/expert-groups.js';
 
 const manifest = JSON.parse(readFileSync(join(BUNDLED_MODEL, 'manifest.json'), 'utf8')) as Manifest;
 const { architecture, geometry } = manifest;
@@ -84,19 +76,9 @@ function logits(): Float32Array {
 
 /** Router, experts and all of one layer that `attention` has run for, a group for each expert. */
 function runExperts(layer: number, ids: Uint16Array, weights: Float32Array): void {
-  const experts = [...new Set(ids)];
-  const groups = new Int32Array(experts.length * GROUP_STRIDE);
-  const assignments: number[] = [];
-  for (const [at, expert] of experts.entries()) {
-    const key = layer * expertCount + expert;
-    const served = [...ids.keys()].filter((pair) => ids[pair] === expert);
-    const group = groups.subarray(at * GROUP_STRIDE, (at + 1) * GROUP_STRIDE);
-    group.set([expert, LEVEL, -1, assignments.length, served.length, key]);
-    group.set(bitSlots.subarray(8 * key, 8 * key + 8), GROUP.bitSlots);
-    assignments.push(...served);
-  }
+  const { count, groups, assignments } = expertGroups(ids, LEVEL, layer * expertCount, scaleSlots, bitSlots);
   native.sharedFfn(layer);
-  native.runExperts(layer, experts.length, groups, Int32Array.from(assignments));
+  native.runExperts(layer, count, groups, assignments);
   native.finishLayer(layer, weights);
 }
 
