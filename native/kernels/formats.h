@@ -76,6 +76,10 @@ struct PlaneMatrix {
   const uint8_t* group_scales;  // advanced likewise
   const uint16_t* row_scales;   // bf16 [rows]
   int rows, cols;
+  // Where the product begins that the same thread runs next at the same level, if that is known: lines that are asked
+  // for as this one ends, so that memory is never idle in between. Not read.
+  const uint8_t* next_slots[8];
+  const uint8_t* next_scales;  // null: not known
 };
 
 // Tables of one model. Unsigned: entry + 128, as vpdpbusd wants. |entry| <= 127.

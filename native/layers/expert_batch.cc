@@ -24,9 +24,16 @@ struct Run {
   }
 
   void pack(int block) const;
-  void gate_and_up(const ExpertGroup& group, int row, int end) const;
-  void down(const ExpertGroup& group, int row, int end) const;
+  void gate_and_up(const ExpertGroup& group, int row, int end, const ExpertGroup* next) const;
+  void down(const ExpertGroup& group, int row, int end, const ExpertGroup* next) const;
 };
+
+// `row` of `next` at `level` comes after `w`.
+void follow(PlaneMatrix* w, const PlaneMatrix& next, int level, int row) {
+  const size_t tile = static_cast<size_t>(row / kTileRows) * (next.cols / kGroup);
+  for (int i = 0; i < level; ++i) w->next_slots[i] = next.slots[i] + tile * kBitTileBytes;
+  w->next_scales = next.group_scales + tile * kScaleTileBytes;
+}
 
 // Copies the inputs of 16 pairs side by side; `block` counts those of all packed groups.
 void Run::pack(int block) const {
@@ -50,14 +57,20 @@ void Run::pack(int block) const {
   }
 }
 
-// Rows [row, end) of gate and up, the activation of their products, and its int8 form.
-void Run::gate_and_up(const ExpertGroup& group, int row, int end) const {
+// Rows [row, end) of gate and up, the activation of their products, and its int8 form. The same thread goes on with the
+// first rows of `next`, unless null.
+void Run::gate_and_up(const ExpertGroup& group, int row, int end, const ExpertGroup* next) const {
   const size_t inner = shape.inner, first = group.first_row;
   float* const gate = batch.hidden_gate + first * inner;
   float* const up = batch.hidden_up + first * inner;
   const bool packed = is_packed(group);
   for (const ExpertMatrix which : {ExpertMatrix::gate, ExpertMatrix::up}) {
-    const PlaneMatrix w = expert_matrix(group.planes, shape, group.level, which);
+    PlaneMatrix w = expert_matrix(group.planes, shape, group.level, which);
+    if (which == ExpertMatrix::gate) {
+      follow(&w, expert_matrix(group.planes, shape, group.level, ExpertMatrix::up), group.level, row);
+    } else if (next != nullptr && next->level == group.level) {
+      follow(&w, expert_matrix(next->planes, shape, next->level, ExpertMatrix::gate), next->level, 0);
+    }
     float* const y = which == ExpertMatrix::gate ? gate : up;
     if (packed) {
       kernels.gemm_q8_planes_packed(w, tables, group.level, input_of(group), group.count, row, end, y, inner);
@@ -84,9 +97,12 @@ void Run::gate_and_up(const ExpertGroup& group, int row, int end) const {
   }
 }
 
-void Run::down(const ExpertGroup& group, int row, int end) const {
+void Run::down(const ExpertGroup& group, int row, int end, const ExpertGroup* next) const {
   const size_t hidden = shape.hidden, inner = shape.inner, first = group.first_row;
-  const PlaneMatrix w = expert_matrix(group.planes, shape, group.level, ExpertMatrix::down);
+  PlaneMatrix w = expert_matrix(group.planes, shape, group.level, ExpertMatrix::down);
+  if (next != nullptr && next->level == group.level) {
+    follow(&w, expert_matrix(next->planes, shape, next->level, ExpertMatrix::down), next->level, 0);
+  }
   float* const y = batch.partial + first * hidden;
   if (is_packed(group)) {
     kernels.gemm_q8_planes_packed(w, tables, group.level, hidden_of(group), group.count, row, end, y, hidden);
@@ -132,20 +148,24 @@ void run_expert_batch(const Kernels& kernels, ThreadPool& pool, const PlaneTable
   }
   const Run run = {kernels, tables, shape, input, groups, batch};
   const int group_count = static_cast<int>(groups.size());
+  const int most_tokens = groups.empty() ? 0 : groups[0]->count;
   if (blocks > 0) {
     pool.for_each(blocks, 1, [&](int begin, int end, int) {
       for (int block = begin; block < end; ++block) run.pack(block);
     });
   }
-  for_each_rows(pool, group_count, shape.inner, [&](int group, int row, int end) {
+  for_each_rows(pool, group_count, shape.inner, most_tokens, [&](int group, int row, int end, bool follows) {
     // Of many tokens, few rows at a time: their products are still in the cache when they are activated.
     const int step = run.is_packed(*groups[group]) ? 2 * kExpertUnitRows : end - row;
     for (int from = row; from < end; from += step) {
-      run.gate_and_up(*groups[group], from, std::min(from + step, end));
+      const bool is_last = from + step >= end;
+      run.gate_and_up(*groups[group], from, std::min(from + step, end),
+                      is_last && follows ? groups[group + 1] : nullptr);
     }
   });
-  for_each_rows(pool, group_count, shape.hidden,
-                [&](int group, int row, int end) { run.down(*groups[group], row, end); });
+  for_each_rows(pool, group_count, shape.hidden, most_tokens, [&](int group, int row, int end, bool follows) {
+    run.down(*groups[group], row, end, follows ? groups[group + 1] : nullptr);
+  });
 }
 
 }  // namespace moestro

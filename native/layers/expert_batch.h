@@ -2,6 +2,7 @@
 // run of the pool. Allocates nothing; what it needs for a moment is handed in.
 #pragma once
 #include <algorithm>
+#include <cstdint>
 #include <span>
 
 #include "native/base/thread_pool.h"
@@ -41,36 +42,48 @@ PlaneMatrix expert_matrix(const ExpertPlanes& planes, const ExpertShape& shape, 
 // Rows of a unit of work: whole groups of the hidden activations, so that who computes them can quantise them too.
 constexpr int kExpertUnitRows = kGroup;
 
-// How `total` units are shared out: each piece is the same share of what is left. Large pieces come first, because a
-// thread reads long runs of planes faster than short ones (the first lines of every run come from DRAM unasked), and
-// small ones last, so that all threads end together (guided self-scheduling, Polychronopoulos and Kuck, 1987).
+// How `total` units are shared out: in rounds of one piece a thread, each round `percent` of what is left. Large pieces
+// come first, because a thread reads long runs of planes faster than short ones (the first lines of every run come from
+// DRAM unasked), and small ones last, so that all threads end together (factoring; Hummel, Schonberg and Flynn, 1992).
 struct UnitSplit {
-  int total, shares, least;
-  UnitSplit(int units, int threads) : total(units), shares(2 * threads), least(std::max(1, units / (64 * threads))) {}
-  // Where the piece that begins at unit `begin` ends.
-  int end(int begin) const { return std::min(total, begin + std::max(least, (total - begin) / shares)); }
+  int total, threads, percent, least;
+  UnitSplit(int units, int thread_count, int percent_a_round)
+      : total(units),
+        threads(thread_count),
+        percent(percent_a_round),
+        least(std::max(1, units / (64 * thread_count))) {}
+  // The pieces of the round that begins at `unit`.
+  int piece_units(int unit) const {
+    return std::max(least, static_cast<int>(int64_t{total - unit} * percent / (100 * threads)));
+  }
   int begin(int piece) const {
     int unit = 0;
-    for (; piece > 0; --piece) unit = end(unit);
-    return unit;
+    for (; piece >= threads && unit < total; piece -= threads) unit += threads * piece_units(unit);
+    return unit < total ? std::min(total, unit + piece * piece_units(unit)) : total;
   }
   int pieces() const {
-    int count = 0;
-    for (int unit = 0; unit < total; unit = end(unit)) ++count;
+    int count = 0, unit = 0;
+    for (; unit < total; unit += threads * piece_units(unit)) {
+      count += std::min(threads, (total - unit + piece_units(unit) - 1) / piece_units(unit));
+    }
     return count;
   }
 };
 
-// Calls f(group, row, end) for all rows of `groups` matrices of `rows` rows each, in runs of whole units.
+// One token waits for memory and threads run evenly; products of many have pieces of uneven speed.
+constexpr int share_of_round(int tokens) { return tokens == 1 ? 88 : 50; }
+
+// Calls f(group, row, end, follows) for all rows of `groups` matrices of `rows` rows each, in runs of whole units, for
+// at most `most_tokens` tokens each. Where `follows`, the same thread goes on with row 0 of the next group.
 template <typename F>
-void for_each_rows(ThreadPool& pool, int groups, int rows, F&& f) {
+void for_each_rows(ThreadPool& pool, int groups, int rows, int most_tokens, F&& f) {
   const int units = rows / kExpertUnitRows;
-  const UnitSplit split(groups * units, pool.threads());
+  const UnitSplit split(groups * units, pool.threads(), share_of_round(most_tokens));
   pool.for_each(split.pieces(), 1, [&](int first, int last, int) {
     for (int unit = split.begin(first), stop = split.begin(last); unit < stop;) {
       const int group = unit / units, from = unit % units, to = std::min(units, from + stop - unit);
-      f(group, from * kExpertUnitRows, to * kExpertUnitRows);
       unit += to - from;
+      f(group, from * kExpertUnitRows, to * kExpertUnitRows, unit < stop);
     }
   });
 }

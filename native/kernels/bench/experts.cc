@@ -180,7 +180,7 @@ void run_matrix(const Kernels& kernels, ThreadPool& pool, const PlaneTables& tab
   // What the last call of whole experts left: packed inputs of the first of them stand for all.
   const Q8Block* const blocks = is_down ? work->batch.hidden_blocks : work->batch.input_blocks;
   const bool packed = packed_blocks(kernels, tokens) > 0;
-  for_each_rows(pool, kExpertsPerCall, rows, [&](int expert, int row, int end) {
+  for_each_rows(pool, kExpertsPerCall, rows, tokens, [&](int expert, int row, int end, bool) {
     const PlaneMatrix w = expert_matrix(walk->take(walk->cold ? expert : 0), experts.shape, experts.level, which);
     float* const y = out + static_cast<size_t>(expert) * tokens * rows;
     if (packed) {

@@ -80,7 +80,7 @@ inline void direct_block_in_passes(const PlaneView& view, const Token& token, in
       const size_t tile = first_tile + group;
       const size_t column = static_cast<size_t>(group) * kGroup;
       for (int slot = 4; slot < 8; ++slot) prefetch(view.slots[slot] + tile * kBitTileBytes);
-      if (tile % 4 == 0) prefetch(view.group_scales + (tile + kPassTiles) * kScaleTileBytes);
+      if (tile % 4 == 0) prefetch_scales(view, tile + kPassTiles, end);
       const auto codes = tile_codes<8>(view, tile);
       I32x16 dot = start_dot<kWeightBias>(token.sum + group), odd = set1_i32(0);
       direct_step<4, 1, 0>(view, codes, tile, &token, column, &dot, nullptr);
@@ -95,9 +95,7 @@ inline void direct_block_in_passes(const PlaneView& view, const Token& token, in
     }
     for (int group = first; group < last; ++group) {
       const size_t tile = first_tile + group;
-      if (tile + kPassTiles < end) {
-        for (int slot = 0; slot < 4; ++slot) prefetch(view.slots[slot] + (tile + kPassTiles) * kBitTileBytes);
-      }
+      prefetch_slots(view, 0, 4, tile + kPassTiles, end);
       const int8_t* const q = token.q + static_cast<size_t>(group) * kGroup;
       I32x16 even = set1_i32(0), odd = set1_i32(0);
       residual_pass_step<0>(view, tile, q, &even);

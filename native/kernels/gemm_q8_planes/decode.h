@@ -24,6 +24,8 @@ struct PlaneView {
   const uint8_t* slots[8];
   const uint8_t* group_scales;
   const uint16_t* row_scales;
+  const uint8_t* next_slots[8];
+  const uint8_t* next_scales;
   int rows, groups;  // groups of 32 columns
   int residual_step, residual_offset;
   bool in_runs;  // how prefetch_tile asks
@@ -32,7 +34,8 @@ struct PlaneView {
 
 MOESTRO_INLINE PlaneView view_planes(const PlaneMatrix& w, const PlaneTables& tables, int level) {
   PlaneView view;
-  for (int s = 0; s < 8; ++s) view.slots[s] = w.slots[s];
+  for (int s = 0; s < 8; ++s) view.slots[s] = w.slots[s], view.next_slots[s] = w.next_slots[s];
+  view.next_scales = w.next_scales;
   view.group_scales = w.group_scales;
   view.row_scales = w.row_scales;
   view.rows = w.rows;
@@ -78,19 +81,42 @@ MOESTRO_INLINE F32x16 final_scales(const PlaneView& view, int row) {
 constexpr size_t kPrefetchRun = 8;
 template <int kLevel>
 constexpr size_t kPrefetchAhead = kLevel == 8 ? 16 : 24;
+// In turn: some 4 KiB of weights, which are more tiles at fewer bits.
+template <int kLevel>
+constexpr size_t kTurnsAhead = kLevel == 2   ? 64
+                               : kLevel == 3 ? 48
+                                             : kPrefetchAhead<kLevel>;
+
+// Lines `tile` of `count` slots from `first` on: of the next product where this one ends before.
+MOESTRO_INLINE void prefetch_slots(const PlaneView& view, int first, int count, size_t tile, size_t end) {
+  if (tile < end) {
+#pragma GCC unroll 8
+    for (int slot = first; slot < first + count; ++slot) prefetch(view.slots[slot] + tile * kBitTileBytes);
+  } else if (view.next_scales != nullptr) {
+#pragma GCC unroll 8
+    for (int slot = first; slot < first + count; ++slot) {
+      prefetch(view.next_slots[slot] + (tile - end) * kBitTileBytes);
+    }
+  }
+}
+
+MOESTRO_INLINE void prefetch_scales(const PlaneView& view, size_t tile, size_t end) {
+  if (tile < end) {
+    prefetch(view.group_scales + tile * kScaleTileBytes);
+  } else if (view.next_scales != nullptr) {
+    prefetch(view.next_scales + (tile - end) * kScaleTileBytes);
+  }
+}
 
 template <int kLevel>
 MOESTRO_INLINE void prefetch_tile(const PlaneView& view, size_t tile, size_t end) {
-  constexpr size_t kAhead = kPrefetchAhead<kLevel>;
   if (!view.in_runs) {
-    if (tile + kAhead >= end) return;
-    if constexpr (kLevel < 8) {
-#pragma GCC unroll 8
-      for (int slot = 0; slot < kLevel; ++slot) prefetch(view.slots[slot] + (tile + kAhead) * kBitTileBytes);
-    }
-    if (tile % 4 == 0) prefetch(view.group_scales + (tile + 2 * kAhead) * kScaleTileBytes);
+    constexpr size_t kTurns = kTurnsAhead<kLevel>;
+    if constexpr (kLevel < 8) prefetch_slots(view, 0, kLevel, tile + kTurns, end);
+    if (tile % 4 == 0) prefetch_scales(view, tile + 2 * kTurns, end);
     return;
   }
+  constexpr size_t kAhead = kPrefetchAhead<kLevel>;
   const size_t slot = tile % kPrefetchRun, ahead = tile - slot + kAhead;
   if (slot >= kLevel || ahead >= end) return;
   const uint8_t* const lines = view.slots[slot] + ahead * kBitTileBytes;
@@ -105,13 +131,13 @@ MOESTRO_INLINE void prefetch_tile(const PlaneView& view, size_t tile, size_t end
 // The first tiles of [begin, end), for which prefetch_tile comes too late.
 template <int kLevel>
 MOESTRO_INLINE void prefetch_first(const PlaneView& view, size_t begin, size_t end) {
-  constexpr size_t kAhead = kPrefetchAhead<kLevel>;
-  for (size_t i = 0; i < kAhead; ++i) {
+  const size_t ahead = view.in_runs ? kPrefetchAhead<kLevel> : kTurnsAhead<kLevel>;
+  for (size_t i = 0; i < ahead; ++i) {
     for (int slot = 0; slot < kLevel && begin + i < end; ++slot) {
       prefetch(view.slots[slot] + (begin + i) * kBitTileBytes);
     }
   }
-  for (size_t i = 0; i < 2 * kAhead; i += 4) prefetch(view.group_scales + (begin + i) * kScaleTileBytes);
+  for (size_t i = 0; i < 2 * ahead; i += 4) prefetch(view.group_scales + (begin + i) * kScaleTileBytes);
 }
 
 // Which lines of the next panel to ask for: slots [slot, slots_end), scales beside slot 0.
