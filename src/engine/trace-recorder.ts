@@ -3,7 +3,8 @@
  * fills while another is written. Where the disk does not keep up, whole steps are left out and counted; where it is full or
  * fails, recording ends and says why, and the engine goes on.
  */
-import { closeSync, openSync, write, writeSync } from 'node:fs';
+import { closeSync, openSync, statSync, write, writeSync } from 'node:fs';
+import { parse } from 'node:path';
 import { MoestroError } from '../errors.js';
 import type { Routing } from '../experts/plan.js';
 import { headerLine, type StepsHeader, stepBytes, writeLayer, writeStep } from '../experts/recorded-steps.js';
@@ -24,7 +25,28 @@ export interface TraceSink {
 }
 
 /**
- * A file to write to. When that fails later on it is said on standard error, once.
+ * Opens a file for writing, under the next free number where a recording of that name is there already: a model that
+ * is loaded again after others had their turn, or a second run, must not take the first one's away.
+ */
+function openFresh(path: string): number {
+  const { dir, name, ext } = parse(path);
+  for (let number = 1; ; ++number) {
+    const file = number === 1 ? path : `${dir === '' ? '' : `${dir}/`}${name}-${number}${ext}`;
+    const found = statSync(file, { throwIfNoEntry: false });
+    // Pipes and devices take what comes; an empty file holds nothing to lose.
+    if (found !== undefined && (!found.isFile() || found.size === 0)) return openSync(file, 'w');
+    try {
+      const fd = openSync(file, 'wx');
+      if (number > 1) process.stderr.write(`moestro: "${path}" is there already, so routing goes to "${file}"\n`);
+      return fd;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    }
+  }
+}
+
+/**
+ * A file to write to, see `openFresh`. When that fails later on it is said on standard error, once.
  *
  * @throws {MoestroError} IO_ERROR when the file cannot be opened for writing.
  */
@@ -32,7 +54,7 @@ export function openTraceFile(path: string): TraceSink {
   const warn = ({ message }: Error) => process.stderr.write(`moestro: no more is recorded to "${path}": ${message}\n`);
   let fd: number;
   try {
-    fd = openSync(path, 'w');
+    fd = openFresh(path);
   } catch (cause) {
     throw new MoestroError('IO_ERROR', `Cannot write the routing trace to "${path}"`, { path }, cause);
   }

@@ -1,12 +1,12 @@
 /** What an engine records is what it did: the replay of its steps reads what it read. */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { engineConfig } from '../../src/config.js';
 import { startEngine } from '../../src/engine/client.js';
-import { TraceRecorder, type TraceSink } from '../../src/engine/trace-recorder.js';
+import { openTraceFile, TraceRecorder, type TraceSink } from '../../src/engine/trace-recorder.js';
 import { GREEDY } from '../../src/engine/types.js';
 import { headerLine, readSteps, type StepsHeader } from '../../src/experts/recorded-steps.js';
 import { openTrace } from '../../src/replay/open-trace.js';
@@ -61,6 +61,31 @@ describe('--record-trace', () => {
     } finally {
       rmSync(folder, { recursive: true });
     }
+  });
+});
+
+describe('the file of a recording', () => {
+  it('never takes another one away', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'moestro-trace-'));
+    const path = join(folder, 'chat.moetrace');
+    const record = (text: string) => openTraceFile(path).end(Buffer.from(text));
+    try {
+      writeFileSync(path, '');
+      record('first');
+      record('second');
+      record('third');
+      expect(readdirSync(folder).sort()).toEqual(['chat-2.moetrace', 'chat-3.moetrace', 'chat.moetrace']);
+      expect(readFileSync(path, 'utf8')).toBe('first');
+      expect(readFileSync(join(folder, 'chat-2.moetrace'), 'utf8')).toBe('second');
+      expect(readFileSync(join(folder, 'chat-3.moetrace'), 'utf8')).toBe('third');
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  it('may be a device, and names a folder that is not there', () => {
+    openTraceFile('/dev/null').end(Buffer.from('gone'));
+    expect(() => openTraceFile(join(tmpdir(), 'not-there', 'chat.moetrace'))).toThrow(/Cannot write the routing trace/);
   });
 });
 
