@@ -5,10 +5,11 @@
  *     for await (const delta of model.chat('What is the capital of France?')) process.stdout.write(delta.text);
  *     const answer = await model.chat('And of Peru?').text();
  */
+import type { AnswerEvent, TokenReport } from './answer/types.js';
 import { engineConfig, samplingConfig } from './config.js';
 import type { EngineInfo, EngineMetrics, MemoryState, Mode, Priority, Sampling, Usage } from './engine/types.js';
 import { MoestroError } from './errors.js';
-import { type AnswerEvent, precisionAsked, type TextGenerator, type TokenReport } from './generate.js';
+import { precisionAsked, type TextGenerator } from './generate.js';
 import { openModel } from './open-model.js';
 import type { ChatMessage } from './text/types.js';
 

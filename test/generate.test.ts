@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
+import type { AnswerEvent, AnswerOptions } from '../src/answer/types.js';
 import { samplingConfig } from '../src/config.js';
 import { GREEDY } from '../src/engine/types.js';
-import { type AnswerEvent, type AnswerOptions, TextGenerator } from '../src/generate.js';
+import { TextGenerator } from '../src/generate.js';
 import { byteText, gate, type Script, saying, scriptedEngine, tokenEvent } from './http/scripted.js';
 
 const defaults = samplingConfig({}, {}).sampling;

@@ -1,8 +1,8 @@
 /** Formats with the bundled model: what it writes fits, whatever else a request asks for. */
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { AnswerOptions, AnswerUsage, Format } from '../../src/answer/types.js';
 import { engineConfig } from '../../src/config.js';
-import type { AnswerOptions, AnswerUsage, Format } from '../../src/generate.js';
 import { type OpenModel, openModel } from '../../src/open-model.js';
 
 const SCHEMA = {

@@ -1,9 +1,9 @@
 /** POST /v1/chat/completions: messages in, an answer out, whole or as a stream. */
 import type { FastifyInstance } from 'fastify';
-import type { AnswerEvent, AnswerUsage, TokenReport } from '../../generate.js';
-import { unknownProperties } from '../check.js';
-import { clientOf } from '../auth.js';
+import type { AnswerEvent, AnswerUsage, TokenReport } from '../../answer/types.js';
 import { type Answer, answerRequest } from '../answer.js';
+import { clientOf } from '../auth.js';
+import { unknownProperties } from '../check.js';
 import type { ServerDeps } from '../deps.js';
 import type { ServedModel } from '../model-shelf.js';
 import { COMPLETION_EVENTS } from '../sse.js';

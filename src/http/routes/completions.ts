@@ -1,17 +1,18 @@
 /** POST /v1/completions: text or token ids in, what follows out, without a chat template. */
 import type { FastifyInstance } from 'fastify';
-import type { AnswerEvent, AnswerUsage, PromptReport, TextGenerator, TokenReport } from '../../generate.js';
-import { unknownProperties } from '../check.js';
-import { clientOf } from '../auth.js';
+import type { AnswerEvent, AnswerUsage, PromptReport, TokenReport } from '../../answer/types.js';
+import type { TextGenerator } from '../../generate.js';
 import { type Answer, answerRequest } from '../answer.js';
+import { clientOf } from '../auth.js';
+import { unknownProperties } from '../check.js';
 import type { ServerDeps } from '../deps.js';
 import type { ServedModel } from '../model-shelf.js';
 import { COMPLETION_EVENTS } from '../sse.js';
 import { COMPLETION_SCHEMA, type CompletionRequest, readCompletionRequest } from '../wire/completion.js';
 import { type Frame, newFrame } from '../wire/frame.js';
 import { completionLogprobs, meanLogprob } from '../wire/logprobs.js';
-import { type Prompt, promptIds } from '../wire/prompts.js';
 import { progressBody } from '../wire/progress.js';
+import { type Prompt, promptIds } from '../wire/prompts.js';
 import { optionsOfChoice } from '../wire/sampling.js';
 import { usageBody } from '../wire/usage.js';
 

@@ -1,10 +1,10 @@
 /** POST /v1/responses: OpenAI's newer way to ask, without anything stored between requests. */
 import type { FastifyInstance } from 'fastify';
+import type { Message } from '../../answer/types.js';
 import type { MoestroError } from '../../errors.js';
-import type { Message } from '../../generate.js';
-import { unknownProperties } from '../check.js';
-import { clientOf } from '../auth.js';
 import { type Answer, answerRequest } from '../answer.js';
+import { clientOf } from '../auth.js';
+import { unknownProperties } from '../check.js';
 import type { ServerDeps } from '../deps.js';
 import { errorBody } from '../errors.js';
 import type { ServedModel } from '../model-shelf.js';
