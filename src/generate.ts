@@ -3,14 +3,14 @@
  * see text only; the engine below sees token ids only.
  */
 
-import { randomBytes } from 'node:crypto';
+import { CallWriter } from './answer/calls.js';
+import { ending, usageUntil } from './answer/ending.js';
 import { withReasoning } from './answer/reasoning.js';
-import type { AnswerEvent, AnswerOptions, AnswerUsage, Job, Message, Piece, PromptEnd, Tool } from './answer/types.js';
+import type { AnswerEvent, AnswerOptions, Job, Message, PromptEnd, Tool } from './answer/types.js';
 import { AnswerWriter, PromptReporter } from './answer/writer.js';
 import { FormatCompiler } from './constrain/format.js';
 import type { FormatProgram } from './constrain/program.js';
 import { withToolPrompt } from './constrain/tool-prompt.js';
-import { type ToolEvent, ToolReader } from './constrain/tool-reader.js';
 import { CALLS_MAX, HERMES } from './constrain/tool-rules.js';
 import type {
   EmbedOptions,
@@ -418,88 +418,4 @@ export class TextGenerator {
 interface CompiledJob {
   readonly job: Job;
   readonly program: FormatProgram | null;
-}
-
-/** Text of an answer that may hold calls, to events of text and calls. */
-class CallWriter {
-  readonly #reader = new ToolReader(HERMES);
-  #call = -1;
-  #tokenCount = 0;
-
-  *push({ text, tokens, tokenCount }: Piece<'delta'>): Generator<AnswerEvent, void, void> {
-    this.#tokenCount = tokenCount;
-    let reports = tokens;
-    for (const event of this.#reader.push(text)) {
-      if (event.kind !== 'text') {
-        yield* this.#told(event);
-        continue;
-      }
-      yield { kind: 'delta', text: event.text, tokens: reports, tokenCount };
-      reports = [];
-    }
-    // Tokens of calls are no content; those of text whose end is held back are.
-    if (reports.length > 0 && this.#call < 0) yield { kind: 'delta', text: '', tokens: reports, tokenCount };
-  }
-
-  *flush(): Generator<AnswerEvent, void, void> {
-    for (const event of this.#reader.flush()) yield* this.#told(event);
-  }
-
-  /** Calls that are whole end an answer in a way of their own. */
-  reason(reason: 'stop' | 'length'): 'stop' | 'length' | 'toolCalls' {
-    return reason === 'stop' && this.#reader.calls > 0 && this.#reader.isWhole ? 'toolCalls' : reason;
-  }
-
-  *#told(event: ToolEvent): Generator<AnswerEvent, void, void> {
-    switch (event.kind) {
-      case 'text':
-        yield { kind: 'delta', text: event.text, tokens: [], tokenCount: this.#tokenCount };
-        break;
-      case 'call':
-        yield {
-          kind: 'toolCall',
-          call: ++this.#call,
-          id: `call_${randomBytes(15).toString('base64url')}`,
-          name: event.name,
-        };
-        break;
-      case 'arguments':
-        yield { kind: 'toolArguments', call: this.#call, text: event.text };
-        break;
-      default:
-        event satisfies never;
-    }
-  }
-}
-
-/** What was held back of an answer, and its end: by `reason` unless a stop text or calls say otherwise. */
-function* ending(
-  writer: AnswerWriter,
-  calls: CallWriter | null,
-  reason: 'stop' | 'length',
-  usage: Usage,
-): Generator<AnswerEvent, void, void> {
-  const rest = writer.isStopped ? null : writer.end();
-  if (rest !== null) yield* calls === null ? [rest] : calls.push(rest);
-  if (calls !== null) yield* calls.flush();
-  const ended = writer.isStopped ? 'stop' : reason;
-  const told = calls?.reason(ended) ?? ended;
-  yield { kind: 'finish', reason: told, usage: { ...usage, reasoningTokens: 0 }, stop: writer.stop };
-}
-
-/** What is known of an answer without the engine's word: its tokens. The rest is NaN, which JSON writes as null. */
-function usageUntil(promptTokens: number, completionTokens: number): AnswerUsage {
-  return {
-    reasoningTokens: 0,
-    promptTokens,
-    completionTokens,
-    cachedTokens: 0,
-    meanBits: Number.NaN,
-    shareBelowFullLevel: Number.NaN,
-    bytesRead: Number.NaN,
-    stallMs: Number.NaN,
-    queueMs: Number.NaN,
-    prefillMs: Number.NaN,
-    decodeMs: Number.NaN,
-  };
 }
