@@ -1,16 +1,15 @@
 /**
- * Messages to tokens to the engine to text: the one place where text meets tokens. Callers above (HTTP, CLI, library)
- * see text only; the engine below sees token ids only.
+ * Prompts to the engine to text: with prompts.ts the one place where text meets tokens. Callers above (HTTP, CLI,
+ * library) see text only; the engine below sees token ids only.
  */
 
 import { CallWriter } from './answer/calls.js';
 import { ending, usageUntil } from './answer/ending.js';
 import { withReasoning } from './answer/reasoning.js';
-import type { AnswerEvent, AnswerOptions, Job, Message, PromptEnd, Tool } from './answer/types.js';
+import type { AnswerEvent, AnswerOptions, Job } from './answer/types.js';
 import { AnswerWriter, PromptReporter } from './answer/writer.js';
 import { FormatCompiler } from './constrain/format.js';
 import type { FormatProgram } from './constrain/program.js';
-import { withToolPrompt } from './constrain/tool-prompt.js';
 import { CALLS_MAX, HERMES } from './constrain/tool-rules.js';
 import type {
   EmbedOptions,
@@ -27,6 +26,7 @@ import type {
 } from './engine/types.js';
 import { MoestroError } from './errors.js';
 import { mergeAsync } from './merge.js';
+import { Prompts } from './prompts.js';
 import { ReasoningSplit } from './text/reasoning.js';
 import type { TextModel } from './text/types.js';
 
@@ -43,29 +43,12 @@ export function precisionAsked(mode: Mode | undefined, bits: number | undefined)
   throw new MoestroError('INVALID_REQUEST', `Cannot run at ${found}: needed ${needed}`, { param: 'moestro.bits' });
 }
 
-/** What a request calls its prompt, for errors. */
-type PromptField = 'messages' | 'prompt' | 'input';
-
-interface ChatPromptOptions {
-  /** Extra variables for the chat template. */
-  readonly kwargs?: Readonly<Record<string, unknown>>;
-  /** What the template is to tell the model of. */
-  readonly tools?: readonly Tool[];
-  readonly param?: PromptField;
-  readonly end?: PromptEnd;
-}
-
 /** Texts of one request that share steps at most. */
 const EMBEDDED_AT_ONCE = 8;
-/** A tenth of a second of tokenising. */
-const TOKENIZE_CHARACTERS_MAX = 1 << 20;
-
-/** Characters of a text that normalisation may turn into one: NFC joins three jamo, or a letter and its marks. */
-const NORMALISED_MAX = 4;
-
 /** Owns the count of answers under way; engine and text belong to whoever made them. */
 export class TextGenerator {
   readonly info: EngineInfo;
+  readonly prompts: Prompts;
   /** Answers under way at once at most, those that wait included. */
   readonly capacity: number;
   /** How answers are drawn where a request says nothing; a reload of the configuration replaces it. */
@@ -74,8 +57,6 @@ export class TextGenerator {
   #text: TextModel;
   /** Milliseconds, monotonic. */
   readonly #now: () => number;
-  /** No prompt of more characters (UTF-16 units) can fit the context. */
-  readonly #charactersMax: number;
   #underWay = 0;
   readonly #compiler = new FormatCompiler({
     encode: (text) => this.#text.encode(text, { special: false, addBos: false }),
@@ -92,102 +73,9 @@ export class TextGenerator {
     this.#engine = engine;
     this.#text = text;
     this.info = engine.info;
+    this.prompts = new Prompts(text, engine.info);
     this.capacity = limits.capacity;
     this.defaults = limits.defaults;
-    let longest = 1;
-    for (let id = 0; id < text.vocabSize; ++id) longest = Math.max(longest, text.tokenBytes(id).length);
-    this.#charactersMax = engine.info.contextLength * longest * NORMALISED_MAX;
-  }
-
-  get vocabSize(): number {
-    return this.info.vocabSize;
-  }
-
-  /**
-   * Messages to prompt ids by the model's chat template.
-   *
-   * @throws {MoestroError} TEMPLATE_FAILED, CONTEXT_LENGTH_EXCEEDED.
-   */
-  promptFromChat(
-    messages: readonly Message[],
-    { kwargs = {}, tools = [], param = 'messages', end = 'newTurn' }: ChatPromptOptions = {},
-  ): readonly number[] {
-    const described = tools.map(({ name, description, parameters }) => ({
-      type: 'function',
-      function: { name, ...(description === undefined ? {} : { description }), parameters },
-    }));
-    const characters = messages.reduce((sum, { content }) => sum + (content?.length ?? 0) + 1, 0);
-    this.#checkCharacters(characters + (tools.length > 0 ? JSON.stringify(described).length : 0), param);
-    if (this.#text.knowsTools ?? true) {
-      return this.#checked(this.#text.encodeChat(messages, { kwargs, tools: described, end }), param);
-    }
-    const told = withToolPrompt(messages, described, HERMES);
-    return this.#checked(this.#text.encodeChat(told, { kwargs, end }), param);
-  }
-
-  /** Plain text to prompt ids; special tokens written in it count as such. Throws CONTEXT_LENGTH_EXCEEDED. */
-  promptFromText(text: string, param: PromptField = 'prompt'): readonly number[] {
-    this.#checkCharacters(text.length, param);
-    return this.#checked(this.#text.encode(text, { special: true }), param);
-  }
-
-  /** Ids as they are. Throws INVALID_REQUEST when one is outside of the vocabulary, CONTEXT_LENGTH_EXCEEDED. */
-  promptFromIds(ids: readonly number[], param: PromptField = 'prompt'): readonly number[] {
-    return this.#checked(this.checkIds(ids, param), param);
-  }
-
-  /**
-   * A text and what follows it to the prompt for what stands between them, by the model's own markers.
-   *
-   * @throws {MoestroError} UNSUPPORTED_PARAMETER when the model has none, CONTEXT_LENGTH_EXCEEDED.
-   */
-  promptBetween(before: string, after: string): readonly number[] {
-    if (this.#text.fill === null) {
-      const found = `Cannot put a text before a suffix: "${this.info.modelName}" has no markers for it`;
-      throw new MoestroError('UNSUPPORTED_PARAMETER', `${found}, needed a model trained to fill in the middle`, {
-        param: 'suffix',
-      });
-    }
-    this.#checkCharacters(before.length + after.length, 'prompt');
-    const [prefix, suffix, middle] = this.#text.fill;
-    const encode = (text: string) => this.#text.encode(text, { special: false, addBos: false });
-    const bos = this.#text.encode('');
-    return this.#checked([...bos, prefix, ...encode(before), suffix, ...encode(after), middle], 'prompt');
-  }
-
-  /** Ids back to text: for `echo`, and with special tokens as they are written. */
-  textOf(ids: readonly number[], withSpecial = false): string {
-    return this.#text.decode(ids, { skipSpecial: !withSpecial });
-  }
-
-  /**
-   * A text to ids as it stands: no prompt, so it may be longer than the context.
-   *
-   * @throws {MoestroError} INVALID_REQUEST when it is so long that tokenising it would hold up everybody else.
-   */
-  tokenize(text: string, options: { readonly special: boolean; readonly addBos?: boolean }): readonly number[] {
-    const most = Math.max(TOKENIZE_CHARACTERS_MAX, this.#charactersMax);
-    if (text.length > most) {
-      const found = `Cannot tokenise ${text.length} characters at once: needed at most ${most}`;
-      throw new MoestroError('INVALID_REQUEST', found, { param: 'content' });
-    }
-    return this.#text.encode(text, options);
-  }
-
-  /** Bytes of one token as it is written, special ones too. */
-  tokenBytes(id: number): Uint8Array {
-    const bytes = this.#text.tokenBytes(id);
-    return bytes.length > 0 ? bytes : new TextEncoder().encode(this.#text.tokenText(id));
-  }
-
-  /** Ids that are all of the vocabulary. Throws INVALID_REQUEST. */
-  checkIds(ids: readonly number[], param: string): readonly number[] {
-    const outside = ids.find((id) => !(Number.isInteger(id) && id >= 0 && id < this.vocabSize));
-    if (outside === undefined) return ids;
-    const found = `Cannot use the token id ${outside} of "${param}"`;
-    throw new MoestroError('INVALID_REQUEST', `${found}: needed whole numbers from 0 to ${this.vocabSize - 1}`, {
-      param,
-    });
   }
 
   /**
@@ -387,31 +275,6 @@ export class TextGenerator {
       const place = toolUse?.tools.find(({ name }) => name === tool)?.param ?? param ?? 'tools';
       throw new MoestroError(error.code, error.message, { ...error.details, param: place }, error);
     }
-  }
-
-  /** Refuses at once what cannot fit however it is cut: tokenising megabytes would hold up everybody else. */
-  #checkCharacters(characters: number, param: string): void {
-    if (characters <= this.#charactersMax) return;
-    throw new MoestroError(
-      'CONTEXT_LENGTH_EXCEEDED',
-      `Cannot take a prompt of ${characters} characters: the context of ${this.info.contextLength} tokens never holds more than ${this.#charactersMax}`,
-      { found: characters, needed: this.#charactersMax, param },
-    );
-  }
-
-  #checked(ids: readonly number[], param: PromptField): readonly number[] {
-    if (ids.length === 0) {
-      throw new MoestroError('INVALID_REQUEST', 'Cannot answer an empty prompt: needed at least one token', { param });
-    }
-    const most = this.info.contextLength - 1;
-    if (ids.length > most) {
-      throw new MoestroError(
-        'CONTEXT_LENGTH_EXCEEDED',
-        `Cannot take a prompt of ${ids.length} tokens: needed at most ${most}, the context of ${this.info.contextLength} less one token of answer`,
-        { found: ids.length, needed: most, param },
-      );
-    }
-    return ids;
   }
 }
 

@@ -114,11 +114,11 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
     info: generator.info,
     chat: (messages, answerOptions = {}) => {
       const conversation = typeof messages === 'string' ? [{ role: 'user', content: messages }] : messages;
-      const prompt = () => generator.promptFromChat(conversation, { kwargs: answerOptions.templateKwargs ?? {} });
+      const prompt = () => generator.prompts.fromChat(conversation, { kwargs: answerOptions.templateKwargs ?? {} });
       return new GeneratedAnswer(generator, prompt, false, answerOptions);
     },
     complete: (text, answerOptions = {}) =>
-      new GeneratedAnswer(generator, () => generator.promptFromText(text), true, answerOptions),
+      new GeneratedAnswer(generator, () => generator.prompts.fromText(text), true, answerOptions),
     metrics: () => generator.metrics(),
     memory: (budgetBytes) => generator.memory(budgetBytes),
     close: () => opened.close(),
@@ -167,7 +167,7 @@ class GeneratedAnswer implements Answer {
     const options = {
       maxTokens,
       stop: [stop].flat(),
-      stopTokenIds: this.#generator.checkIds(stopTokenIds, 'stopTokenIds'),
+      stopTokenIds: this.#generator.prompts.checkIds(stopTokenIds, 'stopTokenIds'),
       minTokens,
       usesPrefixes: prefixCache,
       sampling: { ...this.#generator.defaults, ...drawn },

@@ -24,7 +24,7 @@ export async function streamAnswer(
   signal: AbortSignal,
   onPrompt: (progress: { readonly done: number; readonly total: number } | null) => void = () => {},
 ): Promise<PrintedAnswer> {
-  const promptIds = generator.promptFromChat(messages);
+  const promptIds = generator.prompts.fromChat(messages);
   let text = '';
   let usage: AnswerUsage | null = null;
   try {

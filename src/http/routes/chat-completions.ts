@@ -25,7 +25,7 @@ export function chatCompletionsRoute(app: FastifyInstance, deps: ServerDeps): vo
       if (ignored.length > 0) request.log.debug({ ignored }, 'fields that are not known here');
 
       const { messages, templateKwargs: kwargs, tools, end } = chat;
-      const promptIds = generator.promptFromChat(messages, { kwargs, tools, end });
+      const promptIds = generator.prompts.fromChat(messages, { kwargs, tools, end });
       const jobs = Array.from({ length: chat.choices }, (_, choice) => ({
         promptIds,
         options: optionsOfChoice(chat.options, choice),

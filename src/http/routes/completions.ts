@@ -29,7 +29,7 @@ export function completionsRoute(app: FastifyInstance, deps: ServerDeps): void {
       const jobs = jobsOf(completion, generator);
       const echoes = jobs.map(({ promptIds: ids }, index) => {
         const prompt = completion.prompts[Math.floor(index / completion.drawn)]!;
-        return !completion.echo ? '' : typeof prompt === 'string' ? prompt : generator.textOf(ids);
+        return !completion.echo ? '' : typeof prompt === 'string' ? prompt : generator.prompts.textOf(ids);
       });
       const answers = generator.start(jobs, signal, clientOf(request, deps.config.apiKeys.length > 0));
       const frame = newFrame('cmpl', 'text_completion', model);
@@ -58,7 +58,7 @@ function jobsOf({ prompts, suffix, drawn, choices, echo, options }: CompletionRe
 
 const idsOf = (prompt: Prompt, suffix: string | null, generator: TextGenerator): readonly number[] =>
   suffix !== null && typeof prompt === 'string'
-    ? generator.promptBetween(prompt, suffix)
+    ? generator.prompts.between(prompt, suffix)
     : promptIds(prompt, generator);
 
 interface Part {

@@ -21,7 +21,8 @@ export function responsesRoute(app: FastifyInstance, deps: ServerDeps): void {
       if (ignored.length > 0) request.log.debug({ ignored }, 'fields that are not known here');
 
       const { messages, templateKwargs: kwargs, tools, options } = asked;
-      const promptOf = (some: readonly Message[]) => generator.promptFromChat(some, { kwargs, tools, param: 'input' });
+      const promptOf = (some: readonly Message[]) =>
+        generator.prompts.fromChat(some, { kwargs, tools, param: 'input' });
       const room = { contextLength: generator.info.contextLength, answerTokens: options.maxTokens };
       const promptIds = asked.truncates ? newestTurns(messages, promptOf, room) : promptOf(messages);
       const answers = generator.start(
