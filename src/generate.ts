@@ -1,15 +1,15 @@
 /**
- * Messages to tokens to the engine to text: the one place where text meets tokens. Callers above (HTTP, CLI, library)
- * see text only; the engine below sees token ids only.
+ * Prompts to the engine to text: with prompts.ts the one place where text meets tokens. Callers above (HTTP, CLI,
+ * library) see text only; the engine below sees token ids only.
  */
 
-import { randomBytes } from 'node:crypto';
-import { withReasoning } from './answer-reasoning.js';
-import { AnswerWriter, PromptReporter } from './answer-writer.js';
-import { FormatCompiler, type FormatSource } from './constrain/format.js';
+import { CallWriter } from './answer/calls.js';
+import { ending, usageUntil } from './answer/ending.js';
+import { withReasoning } from './answer/reasoning.js';
+import type { AnswerEvent, AnswerOptions, Job } from './answer/types.js';
+import { AnswerWriter, PromptReporter } from './answer/writer.js';
+import { FormatCompiler } from './constrain/format.js';
 import type { FormatProgram } from './constrain/program.js';
-import { withToolPrompt } from './constrain/tool-prompt.js';
-import { type ToolEvent, ToolReader } from './constrain/tool-reader.js';
 import { CALLS_MAX, HERMES } from './constrain/tool-rules.js';
 import type {
   EmbedOptions,
@@ -21,133 +21,14 @@ import type {
   MemoryState,
   Mode,
   Precision,
-  Priority,
   Sampling,
   Usage,
 } from './engine/types.js';
 import { MoestroError } from './errors.js';
 import { mergeAsync } from './merge.js';
+import { Prompts } from './prompts.js';
 import { ReasoningSplit } from './text/reasoning.js';
-import type { ChatMessage, PromptEnd, TextModel } from './text/types.js';
-
-export type Message = ChatMessage;
-export type { PromptEnd };
-export interface AnswerUsage extends Usage {
-  /** Of the answer's tokens, those that the model thought with; 0 where thoughts are not told apart. */
-  readonly reasoningTokens: number;
-}
-export type ModelInfo = EngineInfo;
-export type ModelMetrics = EngineMetrics;
-export type ModelMemory = MemoryState;
-export type ModelLive = EngineLive;
-
-/** What the text of an answer must be, whole: checked and compiled before anything runs. */
-export type Format = FormatSource & {
-  /** The request's own name for it, for errors: "response_format.json_schema.schema". */
-  readonly param: string;
-};
-
-export interface Tool {
-  readonly name: string;
-  readonly description?: string;
-  /** JSON Schema of the arguments, an object. */
-  readonly parameters: unknown;
-  /** The request's own name for `parameters`, for errors. */
-  readonly param: string;
-}
-
-/** The tools of one request. A request whose tools are switched off ("none") has none here. */
-export interface ToolUse {
-  readonly tools: readonly Tool[];
-  /** The model's choice, at least one call, or calls of this one. */
-  readonly choice: 'auto' | 'required' | { readonly name: string };
-  /** Whether one answer may hold several calls. */
-  readonly parallel: boolean;
-  /** Calls of one answer at most, where several are allowed; up to 16, which it is when absent. */
-  readonly callsMax?: number;
-}
-
-export interface AnswerOptions {
-  /** null: until the model ends its answer or the context is full. */
-  readonly maxTokens: number | null;
-  /** Texts that end the answer and never stand in it. */
-  readonly stop: readonly string[];
-  /** Tokens that end the answer, beside the model's own. */
-  readonly stopTokenIds?: readonly number[];
-  /** Tokens before which nothing ends the answer: no such token, and no stop text that is whole until then. */
-  readonly minTokens?: number;
-  /** Milliseconds after its first token from which on the answer ends, once it holds a line break: a line is whole then. */
-  readonly predictMs?: number;
-  readonly sampling: Sampling;
-  readonly precision?: Precision;
-  /** Go on where the model would end its answer. */
-  readonly ignoreEos?: boolean;
-  readonly priority?: Priority;
-  /** As GenerateRequest.usesPrefixes. */
-  readonly usesPrefixes?: boolean;
-  readonly format?: Format;
-  /** Beside a format, an answer is either calls or in that format. */
-  readonly toolUse?: ToolUse;
-}
-
-export interface Job {
-  readonly promptIds: readonly number[];
-  readonly options: AnswerOptions;
-  /** Whether the answer goes on with the text of the prompt, so that a space before its first word belongs to it. */
-  readonly continuesText?: boolean;
-  /** The message of the assistant that the answer goes on with: thoughts that it leaves open go on too. */
-  readonly continued?: string;
-  /** Tell the model's thoughts apart from its answer, where it is one that thinks. */
-  readonly splitsReasoning?: boolean;
-  /** Report the prompt's own tokens too, with as many alternatives as those of the answer. */
-  readonly reportsPrompt?: boolean;
-}
-
-export interface ReportedToken {
-  readonly text: string;
-  readonly bytes: readonly number[];
-  readonly logprob: number;
-}
-
-/** One token of the answer with its alternatives; made only when logprobs were asked for. */
-export interface TokenReport extends ReportedToken {
-  /** Characters (UTF-16 units) of the answer before the token's own; the pieces of one character all begin where it does. */
-  readonly begin: number;
-  readonly top: readonly ReportedToken[];
-}
-
-/** Text of an answer with the tokens that wrote it. */
-export interface Piece<Kind> {
-  readonly kind: Kind;
-  readonly text: string;
-  readonly tokens: readonly TokenReport[];
-  readonly tokenCount: number;
-}
-
-/** A token of the prompt. Nothing foretells the first one. */
-export interface PromptReport extends Omit<TokenReport, 'logprob'> {
-  readonly logprob: number | null;
-}
-
-export type AnswerEvent =
-  /** As the engine's. */
-  | { readonly kind: 'prefill'; readonly done: number; readonly total: number; readonly cached: number }
-  | { readonly kind: 'prompt'; readonly tokens: readonly PromptReport[] }
-  /** `tokenCount`: tokens of the answer until here. */
-  | Piece<'delta'>
-  /** What the model thinks before it answers. */
-  | Piece<'reasoning'>
-  /** A call begins; calls of an answer are counted from 0, and its arguments follow. */
-  | { readonly kind: 'toolCall'; readonly call: number; readonly id: string; readonly name: string }
-  /** A piece of the JSON of that call's arguments. */
-  | { readonly kind: 'toolArguments'; readonly call: number; readonly text: string }
-  /** `toolCalls`: the answer ended by itself and holds calls. */
-  | {
-      readonly kind: 'finish';
-      readonly reason: 'stop' | 'length' | 'toolCalls';
-      readonly usage: AnswerUsage /** The stop text that ended it. */;
-      readonly stop: string | null;
-    };
+import type { TextModel } from './text/types.js';
 
 /**
  * What a caller's mode and mean bits ask for: bits alone mean `routed`, neither leaves the choice to the engine.
@@ -162,29 +43,12 @@ export function precisionAsked(mode: Mode | undefined, bits: number | undefined)
   throw new MoestroError('INVALID_REQUEST', `Cannot run at ${found}: needed ${needed}`, { param: 'moestro.bits' });
 }
 
-/** What a request calls its prompt, for errors. */
-type PromptField = 'messages' | 'prompt' | 'input';
-
-interface ChatPromptOptions {
-  /** Extra variables for the chat template. */
-  readonly kwargs?: Readonly<Record<string, unknown>>;
-  /** What the template is to tell the model of. */
-  readonly tools?: readonly Tool[];
-  readonly param?: PromptField;
-  readonly end?: PromptEnd;
-}
-
 /** Texts of one request that share steps at most. */
 const EMBEDDED_AT_ONCE = 8;
-/** A tenth of a second of tokenising. */
-const TOKENIZE_CHARACTERS_MAX = 1 << 20;
-
-/** Characters of a text that normalisation may turn into one: NFC joins three jamo, or a letter and its marks. */
-const NORMALISED_MAX = 4;
-
 /** Owns the count of answers under way; engine and text belong to whoever made them. */
 export class TextGenerator {
   readonly info: EngineInfo;
+  readonly prompts: Prompts;
   /** Answers under way at once at most, those that wait included. */
   readonly capacity: number;
   /** How answers are drawn where a request says nothing; a reload of the configuration replaces it. */
@@ -193,8 +57,6 @@ export class TextGenerator {
   #text: TextModel;
   /** Milliseconds, monotonic. */
   readonly #now: () => number;
-  /** No prompt of more characters (UTF-16 units) can fit the context. */
-  readonly #charactersMax: number;
   #underWay = 0;
   readonly #compiler = new FormatCompiler({
     encode: (text) => this.#text.encode(text, { special: false, addBos: false }),
@@ -211,102 +73,9 @@ export class TextGenerator {
     this.#engine = engine;
     this.#text = text;
     this.info = engine.info;
+    this.prompts = new Prompts(text, engine.info);
     this.capacity = limits.capacity;
     this.defaults = limits.defaults;
-    let longest = 1;
-    for (let id = 0; id < text.vocabSize; ++id) longest = Math.max(longest, text.tokenBytes(id).length);
-    this.#charactersMax = engine.info.contextLength * longest * NORMALISED_MAX;
-  }
-
-  get vocabSize(): number {
-    return this.info.vocabSize;
-  }
-
-  /**
-   * Messages to prompt ids by the model's chat template.
-   *
-   * @throws {MoestroError} TEMPLATE_FAILED, CONTEXT_LENGTH_EXCEEDED.
-   */
-  promptFromChat(
-    messages: readonly Message[],
-    { kwargs = {}, tools = [], param = 'messages', end = 'newTurn' }: ChatPromptOptions = {},
-  ): readonly number[] {
-    const described = tools.map(({ name, description, parameters }) => ({
-      type: 'function',
-      function: { name, ...(description === undefined ? {} : { description }), parameters },
-    }));
-    const characters = messages.reduce((sum, { content }) => sum + (content?.length ?? 0) + 1, 0);
-    this.#checkCharacters(characters + (tools.length > 0 ? JSON.stringify(described).length : 0), param);
-    if (this.#text.knowsTools ?? true) {
-      return this.#checked(this.#text.encodeChat(messages, { kwargs, tools: described, end }), param);
-    }
-    const told = withToolPrompt(messages, described, HERMES);
-    return this.#checked(this.#text.encodeChat(told, { kwargs, end }), param);
-  }
-
-  /** Plain text to prompt ids; special tokens written in it count as such. Throws CONTEXT_LENGTH_EXCEEDED. */
-  promptFromText(text: string, param: PromptField = 'prompt'): readonly number[] {
-    this.#checkCharacters(text.length, param);
-    return this.#checked(this.#text.encode(text, { special: true }), param);
-  }
-
-  /** Ids as they are. Throws INVALID_REQUEST when one is outside of the vocabulary, CONTEXT_LENGTH_EXCEEDED. */
-  promptFromIds(ids: readonly number[], param: PromptField = 'prompt'): readonly number[] {
-    return this.#checked(this.checkIds(ids, param), param);
-  }
-
-  /**
-   * A text and what follows it to the prompt for what stands between them, by the model's own markers.
-   *
-   * @throws {MoestroError} UNSUPPORTED_PARAMETER when the model has none, CONTEXT_LENGTH_EXCEEDED.
-   */
-  promptBetween(before: string, after: string): readonly number[] {
-    if (this.#text.fill === null) {
-      const found = `Cannot put a text before a suffix: "${this.info.modelName}" has no markers for it`;
-      throw new MoestroError('UNSUPPORTED_PARAMETER', `${found}, needed a model trained to fill in the middle`, {
-        param: 'suffix',
-      });
-    }
-    this.#checkCharacters(before.length + after.length, 'prompt');
-    const [prefix, suffix, middle] = this.#text.fill;
-    const encode = (text: string) => this.#text.encode(text, { special: false, addBos: false });
-    const bos = this.#text.encode('');
-    return this.#checked([...bos, prefix, ...encode(before), suffix, ...encode(after), middle], 'prompt');
-  }
-
-  /** Ids back to text: for `echo`, and with special tokens as they are written. */
-  textOf(ids: readonly number[], withSpecial = false): string {
-    return this.#text.decode(ids, { skipSpecial: !withSpecial });
-  }
-
-  /**
-   * A text to ids as it stands: no prompt, so it may be longer than the context.
-   *
-   * @throws {MoestroError} INVALID_REQUEST when it is so long that tokenising it would hold up everybody else.
-   */
-  tokenize(text: string, options: { readonly special: boolean; readonly addBos?: boolean }): readonly number[] {
-    const most = Math.max(TOKENIZE_CHARACTERS_MAX, this.#charactersMax);
-    if (text.length > most) {
-      const found = `Cannot tokenise ${text.length} characters at once: needed at most ${most}`;
-      throw new MoestroError('INVALID_REQUEST', found, { param: 'content' });
-    }
-    return this.#text.encode(text, options);
-  }
-
-  /** Bytes of one token as it is written, special ones too. */
-  tokenBytes(id: number): Uint8Array {
-    const bytes = this.#text.tokenBytes(id);
-    return bytes.length > 0 ? bytes : new TextEncoder().encode(this.#text.tokenText(id));
-  }
-
-  /** Ids that are all of the vocabulary. Throws INVALID_REQUEST. */
-  checkIds(ids: readonly number[], param: string): readonly number[] {
-    const outside = ids.find((id) => !(Number.isInteger(id) && id >= 0 && id < this.vocabSize));
-    if (outside === undefined) return ids;
-    const found = `Cannot use the token id ${outside} of "${param}"`;
-    throw new MoestroError('INVALID_REQUEST', `${found}: needed whole numbers from 0 to ${this.vocabSize - 1}`, {
-      param,
-    });
   }
 
   /**
@@ -507,118 +276,9 @@ export class TextGenerator {
       throw new MoestroError(error.code, error.message, { ...error.details, param: place }, error);
     }
   }
-
-  /** Refuses at once what cannot fit however it is cut: tokenising megabytes would hold up everybody else. */
-  #checkCharacters(characters: number, param: string): void {
-    if (characters <= this.#charactersMax) return;
-    throw new MoestroError(
-      'CONTEXT_LENGTH_EXCEEDED',
-      `Cannot take a prompt of ${characters} characters: the context of ${this.info.contextLength} tokens never holds more than ${this.#charactersMax}`,
-      { found: characters, needed: this.#charactersMax, param },
-    );
-  }
-
-  #checked(ids: readonly number[], param: PromptField): readonly number[] {
-    if (ids.length === 0) {
-      throw new MoestroError('INVALID_REQUEST', 'Cannot answer an empty prompt: needed at least one token', { param });
-    }
-    const most = this.info.contextLength - 1;
-    if (ids.length > most) {
-      throw new MoestroError(
-        'CONTEXT_LENGTH_EXCEEDED',
-        `Cannot take a prompt of ${ids.length} tokens: needed at most ${most}, the context of ${this.info.contextLength} less one token of answer`,
-        { found: ids.length, needed: most, param },
-      );
-    }
-    return ids;
-  }
 }
 
 interface CompiledJob {
   readonly job: Job;
   readonly program: FormatProgram | null;
-}
-
-/** Text of an answer that may hold calls, to events of text and calls. */
-class CallWriter {
-  readonly #reader = new ToolReader(HERMES);
-  #call = -1;
-  #tokenCount = 0;
-
-  *push({ text, tokens, tokenCount }: Piece<'delta'>): Generator<AnswerEvent, void, void> {
-    this.#tokenCount = tokenCount;
-    let reports = tokens;
-    for (const event of this.#reader.push(text)) {
-      if (event.kind !== 'text') {
-        yield* this.#told(event);
-        continue;
-      }
-      yield { kind: 'delta', text: event.text, tokens: reports, tokenCount };
-      reports = [];
-    }
-    // Tokens of calls are no content; those of text whose end is held back are.
-    if (reports.length > 0 && this.#call < 0) yield { kind: 'delta', text: '', tokens: reports, tokenCount };
-  }
-
-  *flush(): Generator<AnswerEvent, void, void> {
-    for (const event of this.#reader.flush()) yield* this.#told(event);
-  }
-
-  /** Calls that are whole end an answer in a way of their own. */
-  reason(reason: 'stop' | 'length'): 'stop' | 'length' | 'toolCalls' {
-    return reason === 'stop' && this.#reader.calls > 0 && this.#reader.isWhole ? 'toolCalls' : reason;
-  }
-
-  *#told(event: ToolEvent): Generator<AnswerEvent, void, void> {
-    switch (event.kind) {
-      case 'text':
-        yield { kind: 'delta', text: event.text, tokens: [], tokenCount: this.#tokenCount };
-        break;
-      case 'call':
-        yield {
-          kind: 'toolCall',
-          call: ++this.#call,
-          id: `call_${randomBytes(15).toString('base64url')}`,
-          name: event.name,
-        };
-        break;
-      case 'arguments':
-        yield { kind: 'toolArguments', call: this.#call, text: event.text };
-        break;
-      default:
-        event satisfies never;
-    }
-  }
-}
-
-/** What was held back of an answer, and its end: by `reason` unless a stop text or calls say otherwise. */
-function* ending(
-  writer: AnswerWriter,
-  calls: CallWriter | null,
-  reason: 'stop' | 'length',
-  usage: Usage,
-): Generator<AnswerEvent, void, void> {
-  const rest = writer.isStopped ? null : writer.end();
-  if (rest !== null) yield* calls === null ? [rest] : calls.push(rest);
-  if (calls !== null) yield* calls.flush();
-  const ended = writer.isStopped ? 'stop' : reason;
-  const told = calls?.reason(ended) ?? ended;
-  yield { kind: 'finish', reason: told, usage: { ...usage, reasoningTokens: 0 }, stop: writer.stop };
-}
-
-/** What is known of an answer without the engine's word: its tokens. The rest is NaN, which JSON writes as null. */
-function usageUntil(promptTokens: number, completionTokens: number): AnswerUsage {
-  return {
-    reasoningTokens: 0,
-    promptTokens,
-    completionTokens,
-    cachedTokens: 0,
-    meanBits: Number.NaN,
-    shareBelowFullLevel: Number.NaN,
-    bytesRead: Number.NaN,
-    stallMs: Number.NaN,
-    queueMs: Number.NaN,
-    prefillMs: Number.NaN,
-    decodeMs: Number.NaN,
-  };
 }

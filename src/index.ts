@@ -5,10 +5,11 @@
  *     for await (const delta of model.chat('What is the capital of France?')) process.stdout.write(delta.text);
  *     const answer = await model.chat('And of Peru?').text();
  */
+import type { AnswerEvent, TokenReport } from './answer/types.js';
 import { engineConfig, samplingConfig } from './config.js';
 import type { EngineInfo, EngineMetrics, MemoryState, Mode, Priority, Sampling, Usage } from './engine/types.js';
 import { MoestroError } from './errors.js';
-import { type AnswerEvent, precisionAsked, type TextGenerator, type TokenReport } from './generate.js';
+import { precisionAsked, type TextGenerator } from './generate.js';
 import { openModel } from './open-model.js';
 import type { ChatMessage } from './text/types.js';
 
@@ -113,11 +114,11 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
     info: generator.info,
     chat: (messages, answerOptions = {}) => {
       const conversation = typeof messages === 'string' ? [{ role: 'user', content: messages }] : messages;
-      const prompt = () => generator.promptFromChat(conversation, { kwargs: answerOptions.templateKwargs ?? {} });
+      const prompt = () => generator.prompts.fromChat(conversation, { kwargs: answerOptions.templateKwargs ?? {} });
       return new GeneratedAnswer(generator, prompt, false, answerOptions);
     },
     complete: (text, answerOptions = {}) =>
-      new GeneratedAnswer(generator, () => generator.promptFromText(text), true, answerOptions),
+      new GeneratedAnswer(generator, () => generator.prompts.fromText(text), true, answerOptions),
     metrics: () => generator.metrics(),
     memory: (budgetBytes) => generator.memory(budgetBytes),
     close: () => opened.close(),
@@ -166,7 +167,7 @@ class GeneratedAnswer implements Answer {
     const options = {
       maxTokens,
       stop: [stop].flat(),
-      stopTokenIds: this.#generator.checkIds(stopTokenIds, 'stopTokenIds'),
+      stopTokenIds: this.#generator.prompts.checkIds(stopTokenIds, 'stopTokenIds'),
       minTokens,
       usesPrefixes: prefixCache,
       sampling: { ...this.#generator.defaults, ...drawn },

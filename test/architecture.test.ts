@@ -15,9 +15,9 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   index: ['generate', 'open-model'],
   http: ['generate'],
   'open-model': ['generate', 'text', 'engine', 'model'],
-  generate: ['constrain', 'text', 'answer-reasoning', 'answer-writer'],
-  'answer-reasoning': ['generate', 'text'],
-  'answer-writer': ['generate', 'text'],
+  generate: ['answer', 'constrain', 'prompts', 'text'],
+  prompts: ['constrain'],
+  answer: ['constrain', 'text'],
   constrain: [],
   eval: ['text', 'engine', 'model'],
   engine: ['constrain', 'experts', 'model', 'native'],
@@ -37,7 +37,7 @@ const EXCEPTIONS: readonly string[] = [
 ];
 
 /** Plain data that crosses borders, types and constants without code: free to import. */
-const CONTRACTS = ['constrain/program.ts', 'engine/types.ts', 'text/types.ts', 'model/manifest.ts'];
+const CONTRACTS = ['answer/types.ts', 'constrain/program.ts', 'engine/types.ts', 'text/types.ts', 'model/manifest.ts'];
 /** The addon's surface: its types are free, what it loads is not. */
 const BINDING = 'native/binding.ts';
 

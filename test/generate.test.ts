@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
+import type { AnswerEvent, AnswerOptions } from '../src/answer/types.js';
 import { samplingConfig } from '../src/config.js';
 import { GREEDY } from '../src/engine/types.js';
-import { type AnswerEvent, type AnswerOptions, TextGenerator } from '../src/generate.js';
+import { TextGenerator } from '../src/generate.js';
 import { byteText, gate, type Script, saying, scriptedEngine, tokenEvent } from './http/scripted.js';
 
 const defaults = samplingConfig({}, {}).sampling;
@@ -156,36 +157,5 @@ describe('TextGenerator.start()', () => {
     open();
     for await (const { value } of waiting) expect(value.kind).not.toBe('prefill-of-another');
     expect((await start(1).next()).value).toMatchObject({ index: 0 });
-  });
-});
-
-describe('TextGenerator prompts', () => {
-  it('leave room for one token of answer', () => {
-    const { generator } = generatorOf(saying(''));
-    expect(generator.promptFromText('x'.repeat(511)).length).toBe(511);
-    expect(() => generator.promptFromText('x'.repeat(512))).toThrow(
-      expect.objectContaining({
-        code: 'CONTEXT_LENGTH_EXCEEDED',
-        details: { found: 512, needed: 511, param: 'prompt' },
-      }),
-    );
-    expect(() => generator.promptFromChat([{ role: 'user', content: 'x'.repeat(512) }])).toThrow(
-      expect.objectContaining({ details: expect.objectContaining({ param: 'messages' }) }),
-    );
-  });
-
-  it('that cannot fit however they are cut are refused before they are tokenised', () => {
-    const { engine } = generatorOf(saying(''));
-    const untokenised = {
-      ...byteText,
-      encode: () => expect.unreachable('the text was tokenised'),
-      encodeChat: () => expect.unreachable('the messages were tokenised'),
-    };
-    const generator = new TextGenerator(engine, untokenised, { capacity: 1, defaults });
-    const tooLong = expect.objectContaining({ code: 'CONTEXT_LENGTH_EXCEEDED' });
-    expect(() => generator.promptFromText('x'.repeat(100_000))).toThrow(tooLong);
-    expect(() => generator.promptFromChat([{ role: 'user', content: 'x'.repeat(100_000) }])).toThrow(tooLong);
-    const many = Array.from({ length: 100_000 }, () => ({ role: 'user', content: null }));
-    expect(() => generator.promptFromChat(many)).toThrow(tooLong);
   });
 });

@@ -1,6 +1,6 @@
 /** What `moestro serve` says when it is ready: where, what, where the memory goes, and what to try. Pure text. */
+import type { ModelInfo } from '../answer/types.js';
 import { formatBytes } from '../bytes.js';
-import type { ModelInfo } from '../generate.js';
 
 export interface BannerFacts {
   readonly info: ModelInfo;

@@ -1,7 +1,8 @@
 /** `moestro chat MODEL [PROMPT]`: one answer on standard output, or a conversation. */
 import { Command } from 'commander';
+import type { Message } from '../answer/types.js';
 import { engineConfig, type SamplingConfig, samplingConfig } from '../config.js';
-import type { Message, TextGenerator } from '../generate.js';
+import type { TextGenerator } from '../generate.js';
 import { openModel } from '../open-model.js';
 import { ENGINE_SETTINGS, SAMPLING_SETTINGS } from '../settings.js';
 import { converse } from './conversation.js';

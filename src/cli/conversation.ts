@@ -1,9 +1,10 @@
 /** The conversation of `moestro chat`: lines in, streamed answers out, until /quit. */
 import { createInterface, type Interface } from 'node:readline';
+import type { AnswerUsage, Message } from '../answer/types.js';
 import { formatBytes } from '../bytes.js';
 import type { SamplingConfig } from '../config.js';
 import { toMoestroError } from '../errors.js';
-import type { AnswerUsage, Message, TextGenerator } from '../generate.js';
+import type { TextGenerator } from '../generate.js';
 import { statusLine } from './status-line.js';
 import { streamAnswer } from './stream-answer.js';
 

@@ -1,7 +1,8 @@
 /** The budget while `moestro serve` runs: how it is written, and what becomes of it is told. */
+import type { ModelMemory } from '../answer/types.js';
 import { formatBytes, parseBytes } from '../bytes.js';
 import { MoestroError, toMoestroError } from '../errors.js';
-import type { ModelMemory, TextGenerator } from '../generate.js';
+import type { TextGenerator } from '../generate.js';
 import { defaultBudget, memoryLimitBytes, readMachine } from '../machine.js';
 
 /** How often the state is looked at for something to tell. */

@@ -1,7 +1,8 @@
 /** One answer printed as it comes. */
 import { once } from 'node:events';
+import type { AnswerUsage, Message } from '../answer/types.js';
 import type { SamplingConfig } from '../config.js';
-import type { AnswerUsage, Message, TextGenerator } from '../generate.js';
+import type { TextGenerator } from '../generate.js';
 
 export interface PrintedAnswer {
   readonly text: string;
@@ -23,7 +24,7 @@ export async function streamAnswer(
   signal: AbortSignal,
   onPrompt: (progress: { readonly done: number; readonly total: number } | null) => void = () => {},
 ): Promise<PrintedAnswer> {
-  const promptIds = generator.promptFromChat(messages);
+  const promptIds = generator.prompts.fromChat(messages);
   let text = '';
   let usage: AnswerUsage | null = null;
   try {

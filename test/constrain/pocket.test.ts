@@ -1,8 +1,8 @@
 /** Formats with the bundled model: what it writes fits, whatever else a request asks for. */
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { AnswerOptions, AnswerUsage, Format } from '../../src/answer/types.js';
 import { engineConfig } from '../../src/config.js';
-import type { AnswerOptions, AnswerUsage, Format } from '../../src/generate.js';
 import { type OpenModel, openModel } from '../../src/open-model.js';
 
 const SCHEMA = {
@@ -33,7 +33,7 @@ interface Answered {
 
 async function answers(options: Partial<AnswerOptions>, sampling: Partial<AnswerOptions['sampling']>, count = 1) {
   const { generator } = model;
-  const promptIds = generator.promptFromChat([{ role: 'user', content: 'What is the capital of France?' }]);
+  const promptIds = generator.prompts.fromChat([{ role: 'user', content: 'What is the capital of France?' }]);
   const seed = sampling.seed ?? 0;
   const jobs = Array.from({ length: count }, (_, i) => ({
     promptIds,
@@ -114,7 +114,7 @@ describe('an answer in a format', () => {
 
   it('holds no more calls than callsMax, which a model that likes to call runs into', async () => {
     const tools = [{ name: 'f', parameters: { const: {} }, param: 'tools[0]' }];
-    const [newLine] = model.generator.tokenize('\n', { special: false, addBos: false });
+    const [newLine] = model.generator.prompts.tokenize('\n', { special: false, addBos: false });
     // After a call stands its end or a line break before the next one.
     const logitBias = [[newLine!, 100]] as const;
     const calls = async (more: object) => {

@@ -1,10 +1,10 @@
 /** Answers with thoughts and calls as the streams of /v1/responses and /v1/messages tell them. */
 import { describe, expect, it } from 'vitest';
-import type { AnswerEvent } from '../../src/generate.js';
+import type { AnswerEvent } from '../../src/answer/types.js';
+import { GREEDY } from '../../src/engine/types.js';
 import { MessageEvents } from '../../src/http/wire/message-events.js';
 import { ResponseEvents } from '../../src/http/wire/response-events.js';
 import { readResponsesRequest } from '../../src/http/wire/responses.js';
-import { GREEDY } from '../../src/engine/types.js';
 import { INFO, USAGE } from './scripted.js';
 
 const piece = (kind: 'delta' | 'reasoning', text: string): AnswerEvent => ({ kind, text, tokens: [], tokenCount: 1 });

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import type { Message } from '../../src/answer/types.js';
 import { MoestroError } from '../../src/errors.js';
-import type { Message } from '../../src/generate.js';
 import { newestTurns } from '../../src/http/wire/truncation.js';
 
 const CONTEXT = 40;

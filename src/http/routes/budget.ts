@@ -1,6 +1,6 @@
 /** GET and POST /v1/moestro/budget: the one number, where the memory is now, and changing it while answers go on. */
 import type { FastifyInstance } from 'fastify';
-import type { ModelMemory } from '../../generate.js';
+import type { ModelMemory } from '../../answer/types.js';
 import { check } from '../check.js';
 import { loadedModel, type ServerDeps } from '../deps.js';
 

@@ -1,9 +1,9 @@
 /** POST /v1/chat/completions: messages in, an answer out, whole or as a stream. */
 import type { FastifyInstance } from 'fastify';
-import type { AnswerEvent, AnswerUsage, TokenReport } from '../../generate.js';
-import { unknownProperties } from '../check.js';
-import { clientOf } from '../auth.js';
+import type { AnswerEvent, AnswerUsage, TokenReport } from '../../answer/types.js';
 import { type Answer, answerRequest } from '../answer.js';
+import { clientOf } from '../auth.js';
+import { unknownProperties } from '../check.js';
 import type { ServerDeps } from '../deps.js';
 import type { ServedModel } from '../model-shelf.js';
 import { COMPLETION_EVENTS } from '../sse.js';
@@ -25,7 +25,7 @@ export function chatCompletionsRoute(app: FastifyInstance, deps: ServerDeps): vo
       if (ignored.length > 0) request.log.debug({ ignored }, 'fields that are not known here');
 
       const { messages, templateKwargs: kwargs, tools, end } = chat;
-      const promptIds = generator.promptFromChat(messages, { kwargs, tools, end });
+      const promptIds = generator.prompts.fromChat(messages, { kwargs, tools, end });
       const jobs = Array.from({ length: chat.choices }, (_, choice) => ({
         promptIds,
         options: optionsOfChoice(chat.options, choice),

@@ -1,17 +1,18 @@
 /** POST /v1/completions: text or token ids in, what follows out, without a chat template. */
 import type { FastifyInstance } from 'fastify';
-import type { AnswerEvent, AnswerUsage, PromptReport, TextGenerator, TokenReport } from '../../generate.js';
-import { unknownProperties } from '../check.js';
-import { clientOf } from '../auth.js';
+import type { AnswerEvent, AnswerUsage, PromptReport, TokenReport } from '../../answer/types.js';
+import type { TextGenerator } from '../../generate.js';
 import { type Answer, answerRequest } from '../answer.js';
+import { clientOf } from '../auth.js';
+import { unknownProperties } from '../check.js';
 import type { ServerDeps } from '../deps.js';
 import type { ServedModel } from '../model-shelf.js';
 import { COMPLETION_EVENTS } from '../sse.js';
 import { COMPLETION_SCHEMA, type CompletionRequest, readCompletionRequest } from '../wire/completion.js';
 import { type Frame, newFrame } from '../wire/frame.js';
 import { completionLogprobs, meanLogprob } from '../wire/logprobs.js';
-import { type Prompt, promptIds } from '../wire/prompts.js';
 import { progressBody } from '../wire/progress.js';
+import { type Prompt, promptIds } from '../wire/prompts.js';
 import { optionsOfChoice } from '../wire/sampling.js';
 import { usageBody } from '../wire/usage.js';
 
@@ -28,7 +29,7 @@ export function completionsRoute(app: FastifyInstance, deps: ServerDeps): void {
       const jobs = jobsOf(completion, generator);
       const echoes = jobs.map(({ promptIds: ids }, index) => {
         const prompt = completion.prompts[Math.floor(index / completion.drawn)]!;
-        return !completion.echo ? '' : typeof prompt === 'string' ? prompt : generator.textOf(ids);
+        return !completion.echo ? '' : typeof prompt === 'string' ? prompt : generator.prompts.textOf(ids);
       });
       const answers = generator.start(jobs, signal, clientOf(request, deps.config.apiKeys.length > 0));
       const frame = newFrame('cmpl', 'text_completion', model);
@@ -57,7 +58,7 @@ function jobsOf({ prompts, suffix, drawn, choices, echo, options }: CompletionRe
 
 const idsOf = (prompt: Prompt, suffix: string | null, generator: TextGenerator): readonly number[] =>
   suffix !== null && typeof prompt === 'string'
-    ? generator.promptBetween(prompt, suffix)
+    ? generator.prompts.between(prompt, suffix)
     : promptIds(prompt, generator);
 
 interface Part {

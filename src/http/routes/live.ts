@@ -1,6 +1,6 @@
 /** GET /v1/moestro/live: what the engine does at this moment, for the page. */
 import type { FastifyInstance } from 'fastify';
-import type { ModelInfo, ModelLive } from '../../generate.js';
+import type { ModelInfo, ModelLive } from '../../answer/types.js';
 import { loadedModel, type ServerDeps } from '../deps.js';
 import type { ServedModel } from '../model-shelf.js';
 

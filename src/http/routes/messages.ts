@@ -16,7 +16,7 @@ export function messagesRoutes(app: FastifyInstance, deps: ServerDeps): void {
     const asked = readMessagesRequest(request.body, generator);
     const ignored = unknownProperties(MESSAGES_SCHEMA, request.body as object);
     if (ignored.length > 0) request.log.debug({ ignored }, 'fields that are not known here');
-    return { asked, promptIds: generator.promptFromChat(asked.messages, asked.prompt) };
+    return { asked, promptIds: generator.prompts.fromChat(asked.messages, asked.prompt) };
   };
 
   app.post('/messages/count_tokens', async (request, reply) => ({

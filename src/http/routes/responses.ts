@@ -1,10 +1,10 @@
 /** POST /v1/responses: OpenAI's newer way to ask, without anything stored between requests. */
 import type { FastifyInstance } from 'fastify';
+import type { Message } from '../../answer/types.js';
 import type { MoestroError } from '../../errors.js';
-import type { Message } from '../../generate.js';
-import { unknownProperties } from '../check.js';
-import { clientOf } from '../auth.js';
 import { type Answer, answerRequest } from '../answer.js';
+import { clientOf } from '../auth.js';
+import { unknownProperties } from '../check.js';
 import type { ServerDeps } from '../deps.js';
 import { errorBody } from '../errors.js';
 import type { ServedModel } from '../model-shelf.js';
@@ -21,7 +21,8 @@ export function responsesRoute(app: FastifyInstance, deps: ServerDeps): void {
       if (ignored.length > 0) request.log.debug({ ignored }, 'fields that are not known here');
 
       const { messages, templateKwargs: kwargs, tools, options } = asked;
-      const promptOf = (some: readonly Message[]) => generator.promptFromChat(some, { kwargs, tools, param: 'input' });
+      const promptOf = (some: readonly Message[]) =>
+        generator.prompts.fromChat(some, { kwargs, tools, param: 'input' });
       const room = { contextLength: generator.info.contextLength, answerTokens: options.maxTokens };
       const promptIds = asked.truncates ? newestTurns(messages, promptOf, room) : promptOf(messages);
       const answers = generator.start(

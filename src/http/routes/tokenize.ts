@@ -14,13 +14,13 @@ export function tokenizeRoutes(app: FastifyInstance, deps: ServerDeps): void {
   app.post('/tokenize', async (request, reply) => {
     const { generator } = await modelFor(deps, request, reply);
     const { withPieces, ids } = readTokenizeRequest(request.body, generator);
-    const tokens = withPieces ? ids.map((id) => ({ id, piece: pieceBody(generator.tokenBytes(id)) })) : ids;
+    const tokens = withPieces ? ids.map((id) => ({ id, piece: pieceBody(generator.prompts.tokenBytes(id)) })) : ids;
     return { tokens, count: ids.length, max_model_len: generator.info.contextLength };
   });
 
   app.post('/detokenize', async (request, reply) => {
     const { generator } = await modelFor(deps, request, reply);
     const { tokens } = check(DETOKENIZE_SCHEMA, request.body);
-    return { content: generator.textOf(generator.checkIds(tokens, 'tokens'), true) };
+    return { content: generator.prompts.textOf(generator.prompts.checkIds(tokens, 'tokens'), true) };
   });
 }

@@ -1,7 +1,7 @@
 /** The body of /v1/chat/completions: its schema, and what it means. */
 import type { XStatic } from 'typebox/schema';
+import type { AnswerOptions, Format, Message, PromptEnd, Tool, ToolUse } from '../../answer/types.js';
 import { MoestroError } from '../../errors.js';
-import type { AnswerOptions, Format, Message, PromptEnd, Tool, ToolUse } from '../../generate.js';
 import { check, invalid, shown } from '../check.js';
 import { answerOptions, choiceCount, type ModelLimits, SAMPLING_FIELDS, unsupported } from './sampling.js';
 import { responseFormat, TOOL_FIELDS, toolUse } from './tools.js';

@@ -1,6 +1,6 @@
 /** The body of /v1/completions: its schema, and what it means. */
 import type { XStatic } from 'typebox/schema';
-import type { AnswerOptions } from '../../generate.js';
+import type { AnswerOptions } from '../../answer/types.js';
 import { check, invalid } from '../check.js';
 import { type Prompt, readPrompts } from './prompts.js';
 import { answerOptions, choiceCount, type ModelLimits, SAMPLING_FIELDS } from './sampling.js';

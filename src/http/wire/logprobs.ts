@@ -1,5 +1,5 @@
 /** Token reports in the two shapes of the API: that of chat, and the older one of completions. */
-import type { PromptReport, ReportedToken, TokenReport } from '../../generate.js';
+import type { PromptReport, ReportedToken, TokenReport } from '../../answer/types.js';
 
 const entry = ({ text, logprob, bytes }: ReportedToken) => ({ token: text, logprob, bytes });
 

@@ -1,6 +1,6 @@
 /** The answer of /v1/messages as the events of its stream, and the whole message that they add up to. */
 import { randomBytes } from 'node:crypto';
-import type { AnswerEvent, AnswerUsage } from '../../generate.js';
+import type { AnswerEvent, AnswerUsage } from '../../answer/types.js';
 import { progressBody } from './progress.js';
 import { usageBody } from './usage.js';
 

@@ -1,6 +1,6 @@
 /** The body of Anthropic's /v1/messages and /v1/messages/count_tokens: its schema, and what it means. */
 import type { XStatic } from 'typebox/schema';
-import type { AnswerOptions, Message, PromptEnd, Tool, ToolUse } from '../../generate.js';
+import type { AnswerOptions, Message, PromptEnd, Tool, ToolUse } from '../../answer/types.js';
 import { check, invalid, shown } from '../check.js';
 import { readMessage, refuseDeep } from './chat.js';
 import { readSystem, readTurns } from './message-blocks.js';

@@ -24,7 +24,7 @@ export const promptIds = (
   generator: TextGenerator,
   path: 'prompt' | 'input' = 'prompt',
 ): readonly number[] =>
-  typeof prompt === 'string' ? generator.promptFromText(prompt, path) : generator.promptFromIds(prompt, path);
+  typeof prompt === 'string' ? generator.prompts.fromText(prompt, path) : generator.prompts.fromIds(prompt, path);
 
 const isIds = (value: unknown): value is readonly number[] =>
   Array.isArray(value) && value.length > 0 && value.every((item) => Number.isInteger(item));

@@ -1,7 +1,7 @@
 /** The answer of /v1/responses as the events of its stream; what is not streamed is the last event's response. */
 import { randomBytes } from 'node:crypto';
+import type { AnswerEvent, AnswerUsage, TokenReport } from '../../answer/types.js';
 import type { MoestroError } from '../../errors.js';
-import type { AnswerEvent, AnswerUsage, TokenReport } from '../../generate.js';
 import { errorBody } from '../errors.js';
 import { chatLogprobs } from './logprobs.js';
 import { progressBody } from './progress.js';

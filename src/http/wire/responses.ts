@@ -1,6 +1,6 @@
 /** The body of /v1/responses: its schema, and what it means. */
 import type { XStatic } from 'typebox/schema';
-import type { AnswerOptions, Format, Message, Tool, ToolUse } from '../../generate.js';
+import type { AnswerOptions, Format, Message, Tool, ToolUse } from '../../answer/types.js';
 import { check, invalid, shown } from '../check.js';
 import { readMessage, refuseDeep } from './chat.js';
 import { readInput } from './response-input.js';

@@ -1,8 +1,9 @@
 /** The fields of a request that say how tokens are drawn: OpenAI's, and llama.cpp's plain names for what it lacks. */
 
 import type { XStatic } from 'typebox/schema';
+import type { AnswerOptions, Format } from '../../answer/types.js';
 import { MoestroError } from '../../errors.js';
-import { type AnswerOptions, type Format, precisionAsked, type TextGenerator } from '../../generate.js';
+import { precisionAsked, type TextGenerator } from '../../generate.js';
 import { invalid, shown } from '../check.js';
 
 const STOP_COUNT_MAX = 64;

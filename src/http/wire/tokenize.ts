@@ -30,13 +30,13 @@ export function readTokenizeRequest(
     const template = 'the chat template decides which special tokens there are';
     if (body.add_special === true) throw invalid('add_special', 'true beside "messages"', `false: ${template}`);
     if (body.parse_special === false) throw invalid('parse_special', 'false beside "messages"', `true: ${template}`);
-    return { withPieces, ids: generator.promptFromChat(body.messages.map(readMessage), { end }) };
+    return { withPieces, ids: generator.prompts.fromChat(body.messages.map(readMessage), { end }) };
   }
   const text = body.content ?? body.prompt;
   if (text === undefined) throw invalid('content', 'nothing', 'a string');
   // What llama.cpp does when nothing is said: no bos, and special tokens written in the text are tokens.
   const options = { special: body.parse_special ?? true, ...(body.add_special === true ? {} : { addBos: false }) };
-  return { withPieces, ids: generator.tokenize(text, options) };
+  return { withPieces, ids: generator.prompts.tokenize(text, options) };
 }
 
 /** A token's text, or its bytes where they are no text by themselves. */

@@ -1,6 +1,6 @@
 /** Tools and response_format of a chat request, as the generator takes them. */
 import type { XStatic } from 'typebox/schema';
-import type { Format, Tool, ToolUse } from '../../generate.js';
+import type { Format, Tool, ToolUse } from '../../answer/types.js';
 import { invalid, shown } from '../check.js';
 import { unsupported } from './sampling.js';
 

@@ -1,6 +1,6 @@
 /** `truncation: "auto"` of /v1/responses: the oldest turns are left out of a conversation that is too long. */
+import type { Message } from '../../answer/types.js';
 import { MoestroError } from '../../errors.js';
-import type { Message } from '../../generate.js';
 
 /** Of the context, what is left to the answer at most once something has to go: the next turn is not to push out another. */
 const ROOM_SHARE = 4;

@@ -1,5 +1,5 @@
 /** What an answer took, as OpenAI counts it, and beside it the account of precision and disk that is our own. */
-import type { AnswerUsage } from '../../generate.js';
+import type { AnswerUsage } from '../../answer/types.js';
 
 /**
  * @param usages one per choice. Choices of one prompt count it once; `promptCount` prompts were sent.

@@ -1,8 +1,8 @@
 /** Tokens of an answer to its text, and tokens with their logprobs as they are reported. */
-import type { TokenLogprob } from './engine/types.js';
-import type { AnswerOptions, Piece, PromptReport, ReportedToken, TokenReport } from './generate.js';
-import { StopStrings } from './text/stop-strings.js';
-import type { TextModel } from './text/types.js';
+import type { TokenLogprob } from '../engine/types.js';
+import { StopStrings } from '../text/stop-strings.js';
+import type { TextModel } from '../text/types.js';
+import type { AnswerOptions, Piece, PromptReport, ReportedToken, TokenReport } from './types.js';
 
 /** The least logprob reported: clients choke on minus infinity and on null. */
 const LOGPROB_FLOOR = -9999;

@@ -1,6 +1,6 @@
 /** Events of an answer with the model's thoughts told apart from it. */
-import type { AnswerEvent, TokenReport } from './generate.js';
-import type { ReasoningSplit } from './text/reasoning.js';
+import type { ReasoningSplit } from '../text/reasoning.js';
+import type { AnswerEvent, TokenReport } from './types.js';
 
 /** Thoughts become events of their own; the usage says how many tokens they took. */
 export async function* withReasoning(
