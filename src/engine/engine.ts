@@ -3,112 +3,43 @@
  * them), so it runs the same over the addon and over a scripted one.
  */
 
-import { Formats, type Matcher } from '../constrain/matcher.js';
-import type { TokenBytes } from '../constrain/program.js';
 import { MoestroError } from '../errors.js';
-import type { ChooseVictim } from '../experts/eviction/choose-victim.js';
-import { GUESS_LIMITS } from '../experts/prediction/guess-limits.js';
 import { DEFAULT_STALL_SHARE, type GovernorGoal, nextPrice, priceInHurry } from '../experts/governor.js';
-import { type PlanSettings, planSettings } from '../experts/plan-settings.js';
-import { Likeness } from '../experts/likeness.js';
-import { planeGains } from '../experts/precision.js';
-import { expertCapacity, Residency } from '../experts/residency.js';
-import type { NativeEngine } from '../native/binding.js';
+import { expertCapacity, type Residency } from '../experts/residency.js';
 import { type Batch, createBatch, fillBatch } from './batch.js';
-import { checkDrawing, checkEvaluated, checkTokens } from './check-request.js';
-import type { EngineSink } from './engine-sink.js';
-import { Evaluation } from './evaluation.js';
-import { Gears } from './gears.js';
+import {
+  createForward,
+  createGears,
+  createKeeper,
+  createResidency,
+  type EngineParts,
+  settingsNow,
+} from './engine-parts.js';
 import { RowFinisher } from './finish-rows.js';
-import { Forward, type ForwardModel } from './forward.js';
+import type { Forward } from './forward.js';
+import type { Gears } from './gears.js';
 import { KvBlocks } from './kv-blocks.js';
 import { TimedScan } from './logit-scan.js';
-import { MemoryKeeper } from './memory-keeper.js';
-import { type EngineMemory, KV_BLOCK_TOKENS } from './memory-plan.js';
-import type { Pressure } from './memory-watch.js';
+import type { MemoryKeeper } from './memory-keeper.js';
+import { KV_BLOCK_TOKENS } from './memory-plan.js';
 import { MetricsCounters } from './metrics-counters.js';
 import { OpenSequences } from './open-sequences.js';
 import { PrefillShare } from './prefill-share.js';
-import { Policies } from './policies.js';
-import { PooledStates } from './pooled-states.js';
-import { NO_PREFIXES, PrefixCache, type PrefixCacheParts } from './prefix/prefix-cache.js';
-import { Sampler, SamplerScratch } from './sampler.js';
+import { NO_PREFIXES, PrefixCache } from './prefix/prefix-cache.js';
 import { scheduleStep } from './scheduler.js';
-import { Sequence } from './sequence.js';
+import type { Sequence } from './sequence.js';
+import { SequenceMaker } from './sequence-maker.js';
+import type { StepReport } from './step-report.js';
 import type {
   EmbedOptions,
   EngineLive,
   EngineMetrics,
   EvaluateOptions,
-  GearMode,
   GenerateRequest,
   MemoryState,
-  Mode,
-  PrefetchMode,
   Usage,
 } from './types.js';
-import { TraceRecorder, type TraceSink } from './trace-recorder.js';
 import { WeightCounts } from './weight-counts.js';
-
-export interface EngineParts {
-  readonly native: NativeEngine;
-  readonly model: ForwardModel;
-  readonly levels: readonly number[];
-  readonly memory: EngineMemory;
-  readonly mode: Mode;
-  readonly meanBits: number | null;
-  /** What elastic answers are held to, and a price that stands in for the governor's: for measurements. */
-  readonly targetTps?: number | null;
-  readonly elasticPrice?: number;
-  readonly maxSequences: number;
-  readonly maxQueued: number;
-  /** Which streams share steps (gear-policy.ts), and the longest that one should wait for the turns of others. */
-  readonly gear?: GearMode;
-  readonly tokenGapMs?: number;
-  /** Of the vocabulary, for requests with a format. */
-  readonly tokenBytes?: TokenBytes;
-  readonly sink: EngineSink;
-  readonly prefetch: PrefetchMode;
-  /** Keeps KV blocks for later requests; absent, none are. */
-  readonly prefix?: Pick<PrefixCacheParts, 'modelKey' | 'blockBytes' | 'memoryBytes' | 'opened'>;
-  /** Milliseconds, monotonic. */
-  readonly now: () => number;
-  /** A seed for requests without one. */
-  readonly drawSeed: () => number;
-  readonly rss: () => { readonly rssBytes: number; readonly peakRssBytes: number };
-  /** Keeps the budget while the engine runs; absent, the plan's slots stay as they are. */
-  readonly keep?: {
-    /** What the process took before the model was loaded. */
-    readonly runtimeBytes: number;
-    /** Experts for which there are addresses. */
-    readonly expertCapacity: number;
-    readonly readPressure: () => Pressure;
-    /** Read ten times a second: quicker than `rss` where there is a quicker way. */
-    readonly readRss?: () => { readonly rssBytes: number };
-  };
-  /** Half-life of use counts and the plan's settings, for experiments. */
-  readonly halfLife?: number;
-  readonly settings?: PlanSettings;
-  readonly chooseVictim?: ChooseVictim;
-  /** Where routing is written to, if anywhere. */
-  readonly recordTo?: TraceSink;
-}
-
-/** Slots for which there are addresses: those of all experts that could ever be resident. */
-export function arenaCapacity(
-  { level, shape, bitSlots, scaleSlots }: EngineMemory,
-  experts: number,
-): { readonly bitCapacity: number; readonly scaleCapacity: number } {
-  return {
-    bitCapacity: Math.max(bitSlots, experts * level),
-    scaleCapacity: Math.max(scaleSlots, Math.min(shape.expertCount, Math.ceil((experts * level) / shape.meanLevel))),
-  };
-}
-
-/** Readers take in a few words a second: a wait of two seconds is a pause, not an end. */
-const TOKEN_GAP_MS = 2000;
-/** More streams have turns too short to be of use; 24 KB each on Qwen3-30B's shape. */
-const LIKENESS_STREAMS_MAX = 32;
 
 export class Engine {
   readonly residency: Residency;
@@ -116,145 +47,62 @@ export class Engine {
   onWork: () => void = () => {};
   readonly #parts: EngineParts;
   readonly #forward: Forward;
-  readonly #vocabSize: number;
   readonly #keeper: MemoryKeeper | null;
   readonly #blocks: KvBlocks;
   readonly #prefixes: PrefixCache | null;
+  readonly #sequences: SequenceMaker;
   readonly #open: OpenSequences;
   readonly #rows: RowFinisher;
   readonly #counters = new MetricsCounters();
   readonly #scan: TimedScan;
-  readonly #scratch: SamplerScratch;
   readonly #counts: Int32Array;
   readonly #gears: Gears;
   readonly #rests: Uint8Array;
   readonly #prefillShare = new PrefillShare();
   readonly #batch: Batch;
-  readonly #policies: Policies;
   readonly #goal: GovernorGoal;
   /** See governor.ts. */
   #price: number;
   #stepStarted = 0;
-  readonly #formats: Formats | null;
   #step = 0;
   #bytesRead = 0;
 
   constructor(parts: EngineParts) {
-    const { memory, model } = parts;
+    const { native, model, memory, prefix, now } = parts;
     const { plan } = memory;
     this.#parts = parts;
     this.#goal = { targetTps: parts.targetTps ?? null, stallShare: DEFAULT_STALL_SHARE };
     this.#price = parts.elasticPrice ?? 1;
-    this.#formats = parts.tokenBytes === undefined ? null : new Formats(parts.tokenBytes);
-    this.#policies = new Policies(model.precision, parts.mode, parts.meanBits);
-    this.residency = new Residency({
-      layers: model.moeLayers.length,
-      experts: model.architecture.expertCount,
-      bitSlots: memory.bitSlots,
-      scaleSlots: memory.scaleSlots,
-      fullLevel: memory.level,
-      ...(parts.keep === undefined ? {} : arenaCapacity(memory, parts.keep.expertCapacity)),
-      topK: model.architecture.topK,
-      rows: parts.maxSequences,
-      ...(parts.halfLife === undefined ? {} : { halfLife: parts.halfLife }),
-    });
-    const choose = (): PlanSettings =>
-      parts.settings ?? planSettings(this.residency, parts.levels, model.architecture.topK, parts.chooseVictim);
-    const limits = { tokens: plan.chunkTokens, rows: parts.maxSequences };
-    const prefetch = {
-      confidenceLeast: GUESS_LIMITS.confidenceLeast,
-      wasteShare: GUESS_LIMITS.wasteShare,
-      mode: parts.prefetch,
-      source: model.trace === null ? ('router' as const) : ('statistics' as const),
-    };
-    this.#forward = new Forward(parts.native, model, this.residency, choose(), prefetch, limits, parts.now);
+    this.residency = createResidency(parts);
+    this.#forward = createForward(parts, this.residency);
     this.#forward.elasticPrice = (done) =>
-      parts.elasticPrice ?? priceInHurry(this.#price, done, parts.now() - this.#stepStarted, this.#goal);
-    if (parts.recordTo !== undefined) this.#forward.recorder = this.#makeRecorder(parts.recordTo);
+      parts.elasticPrice ?? priceInHurry(this.#price, done, now() - this.#stepStarted, this.#goal);
     this.#blocks = new KvBlocks(plan.kvBlocks, KV_BLOCK_TOKENS, plan.contextLength);
-    const { native, prefix, now } = parts;
     this.#prefixes = prefix === undefined ? null : new PrefixCache({ native, blocks: this.#blocks, now, ...prefix });
     if (this.#prefixes !== null) this.#prefixes.onLanded = () => this.onWork();
     const isShort = (): boolean => this.#keeper?.isShort ?? false;
-    this.#open = new OpenSequences(this.#blocks, parts, parts.now, isShort, this.#prefixes);
-    this.#vocabSize = model.architecture.vocabSize;
-    this.#keeper = this.#makeKeeper(() => {
-      this.#forward.settings = choose();
+    this.#open = new OpenSequences(this.#blocks, parts, now, isShort, this.#prefixes);
+    this.#keeper = createKeeper(parts, this.residency, this.#blocks, this.#open, () => {
+      this.#forward.settings = settingsNow(parts, this.residency);
     });
-    if (this.#keeper !== null) this.#forward.onLayerEnd = (now) => this.#keeper?.tick(now);
+    if (this.#keeper !== null) this.#forward.onLayerEnd = (nowMs) => this.#keeper?.tick(nowMs);
+    this.#scan = new TimedScan(native, now);
+    this.#sequences = new SequenceMaker(parts, this.#blocks, this.#keeper, this.#scan);
     this.#rows = new RowFinisher({
-      native: parts.native,
+      native,
       open: this.#open,
       sink: parts.sink,
-      vocabSize: this.#vocabSize,
+      vocabSize: model.architecture.vocabSize,
       hiddenSize: model.architecture.hiddenSize,
-      contextLength: () => this.#limits.contextLength,
+      contextLength: () => this.#sequences.contextLength,
       chunkTokens: plan.chunkTokens,
       maxLogitRows: memory.maxLogitRows,
-      now: parts.now,
+      now,
     });
-    this.#scan = new TimedScan(parts.native, parts.now);
-    this.#scratch = new SamplerScratch(model.architecture.vocabSize, this.#scan);
     this.#counts = new Int32Array(parts.maxSequences);
     this.#rests = new Uint8Array(parts.maxSequences);
-    this.#gears = this.#makeGears();
+    this.#gears = createGears(parts, this.residency, this.#forward);
     this.#batch = createBatch(plan.chunkTokens, parts.maxSequences, this.#blocks.blocksPerSequence);
-  }
-
-  get #limits(): { readonly vocabSize: number; readonly contextLength: number } {
-    const { contextLength } = this.#parts.memory.plan;
-    const blocks = this.#keeper?.kvAfforded ?? this.#blocks.total;
-    return { vocabSize: this.#vocabSize, contextLength: Math.min(contextLength, blocks * KV_BLOCK_TOKENS) };
-  }
-
-  /** A rate that is promised to each answer is held in joint steps: it is one of steps. */
-  #makeGears(): Gears {
-    const { gear = 'auto', targetTps, maxSequences, tokenGapMs = TOKEN_GAP_MS } = this.#parts;
-    const mode = gear === 'auto' && typeof targetTps === 'number' ? 'joint' : gear;
-    const { layers, experts } = this.residency;
-    const likeness = new Likeness(layers * experts, Math.min(maxSequences, LIKENESS_STREAMS_MAX));
-    if (mode !== 'joint') this.#forward.likeness = likeness;
-    return new Gears(mode, tokenGapMs, (first, second) => likeness.of(first, second));
-  }
-
-  #makeRecorder(sink: TraceSink): TraceRecorder {
-    const { model, memory, levels, maxSequences } = this.#parts;
-    const header = {
-      format: 'moestro-routing',
-      version: 1,
-      model: model.name,
-      layers: model.moeLayers.length,
-      experts: model.architecture.expertCount,
-      topK: model.architecture.topK,
-      rows: maxSequences,
-      fullLevel: memory.level,
-      levels: levels.filter((level) => level <= memory.level),
-      bitBytes: model.geometry.bitBytes,
-      scaleBytes: model.geometry.scaleBytes,
-    } as const;
-    return new TraceRecorder(header, memory.plan.chunkTokens, sink);
-  }
-
-  #makeKeeper(onResize: () => void): MemoryKeeper | null {
-    const { native, memory, model, keep, levels, mode, now, rss } = this.#parts;
-    if (keep === undefined) return null;
-    const ascending = levels.filter((level) => level <= memory.level).sort((a, b) => a - b);
-    return new MemoryKeeper({
-      native,
-      residency: this.residency,
-      blocks: this.#blocks,
-      shape: { ...memory.shape, expertsMax: Math.min(memory.shape.expertsMax, keep.expertCapacity) },
-      levels: ascending,
-      gains: mode === 'exact' ? ascending.map(() => 1) : planeGains(model.precision),
-      budgetBytes: memory.plan.total,
-      runtimeBytes: keep.runtimeBytes,
-      readRss: keep.readRss ?? rss,
-      readPressure: keep.readPressure,
-      now,
-      onResize,
-      kvLeast: () => this.#open.leastBlocks(),
-      shedKv: () => this.#open.shedBlocks(),
-    });
   }
 
   /** As EngineClient.memory; null only asks. */
@@ -292,83 +140,17 @@ export class Engine {
 
   /** @throws {MoestroError} INVALID_REQUEST, CONTEXT_LENGTH_EXCEEDED, QUEUE_FULL. */
   generate(id: number, request: GenerateRequest): void {
-    const { contextLength } = this.#limits;
-    checkTokens(request.promptIds, contextLength - 1, this.#limits);
-    checkDrawing(request);
-    const room = contextLength - request.promptIds.length;
-    this.#open.enqueue(
-      new Sequence({
-        id,
-        promptIds: request.promptIds,
-        table: this.#open.openTable(),
-        policy: this.#policies.of(request.precision),
-        maxTokens: Math.min(request.maxTokens ?? room, room),
-        stopTokenIds: new Set(request.stopTokenIds),
-        minTokens: request.minTokens,
-        sampler: new Sampler(request.sampling, this.#parts.drawSeed(), this.#scratch),
-        matcher: this.#matcherOf(request),
-        mayJump: request.sampling.topLogprobs === null,
-        evaluation: null,
-        promptLogprobs: request.promptLogprobs,
-        priority: request.priority,
-        client: request.client,
-        usesPrefixes: request.usesPrefixes,
-        submittedMs: this.#parts.now(),
-      }),
-    );
-  }
-
-  #matcherOf({ format }: GenerateRequest): Matcher | null {
-    if (format === undefined) return null;
-    if (this.#formats !== null) return this.#formats.open(format);
-    throw new MoestroError(
-      'INVALID_REQUEST',
-      'Cannot keep to a format: the engine was started without the bytes of its tokens',
-    );
+    this.#open.enqueue(this.#sequences.toGenerate(id, request));
   }
 
   /** Logits after each token from `options.from` on, through `sink.evaluated`. Throws as `generate`. */
   evaluate(id: number, tokenIds: readonly number[], options: EvaluateOptions = {}): void {
-    checkTokens(tokenIds, this.#limits.contextLength, this.#limits);
-    const from = options.from ?? 0;
-    this.#keeper?.ignoreRuntime();
-    checkEvaluated(from, tokenIds.length, this.#limits);
-    this.#open.enqueue(
-      new Sequence({
-        id,
-        promptIds: tokenIds,
-        table: this.#open.openTable(),
-        policy: this.#policies.of(options.precision),
-        maxTokens: 0,
-        stopTokenIds: new Set(),
-        sampler: null,
-        matcher: null,
-        mayJump: false,
-        evaluation: new Evaluation(from, tokenIds.length - from, this.#limits.vocabSize),
-        submittedMs: this.#parts.now(),
-      }),
-    );
+    this.#open.enqueue(this.#sequences.toEvaluate(id, tokenIds, options));
   }
 
   /** One vector for the text, through `sink.evaluated`. Throws as `generate`. */
-  embed(id: number, tokenIds: readonly number[], { pooling, precision }: EmbedOptions): void {
-    checkTokens(tokenIds, this.#limits.contextLength, this.#limits);
-    this.#open.enqueue(
-      new Sequence({
-        id,
-        promptIds: tokenIds,
-        table: this.#open.openTable(),
-        policy: this.#policies.of(precision),
-        maxTokens: 0,
-        stopTokenIds: new Set(),
-        sampler: null,
-        matcher: null,
-        mayJump: false,
-        evaluation: null,
-        pooled: new PooledStates(pooling, tokenIds.length, this.#parts.model.architecture.hiddenSize),
-        submittedMs: this.#parts.now(),
-      }),
-    );
+  embed(id: number, tokenIds: readonly number[], options: EmbedOptions): void {
+    this.#open.enqueue(this.#sequences.toEmbed(id, tokenIds, options));
   }
 
   /** Between steps, so the sequence is gone at once. Unknown and finished ids are ignored: the two may cross. */
@@ -430,23 +212,7 @@ export class Engine {
     const bytesRead = this.#bytesSinceStep(report.misses > 0);
 
     const stepped = this.#open.running.filter((_, i) => this.#counts[i]! > 0);
-    let decoded = 0;
-    for (const [row, sequence] of stepped.entries()) {
-      const count = this.#batch.rowTokens[row]!;
-      if (sequence.isDecoding) decoded += count;
-      sequence.lastStep = this.#step;
-      sequence.bits += report.bits[row]!;
-      sequence.pairs += report.pairs[row]!;
-      sequence.mass += report.mass[row]!;
-      sequence.massBelow += report.massBelow[row]!;
-      // Reads serve the whole batch; each sequence answers for its share of the tokens.
-      sequence.bytesRead += (bytesRead * count) / this.#batch.tokens;
-      sequence.stallMs += report.stallMs;
-      sequence.failure = report.failures[row]!;
-      if (sequence.failure !== null) continue;
-      sequence.computed += count;
-      if (sequence.computed % KV_BLOCK_TOKENS < count) this.#prefixes?.keepWhole(sequence);
-    }
+    const decoded = this.#account(stepped, report, bytesRead);
     const tokens = this.#batch.tokens;
     const endedMs = this.#parts.now();
     const ran = { isDecode, decoded, stepMs: endedMs - started, stallMs: report.stallMs };
@@ -468,6 +234,28 @@ export class Engine {
     });
     this.#prefixes?.writeOne(stepMs);
     return true;
+  }
+
+  /** Writes down what the step did for each of its sequences, in order of the batch's rows. Returns tokens decoded. */
+  #account(stepped: readonly Sequence[], report: StepReport, bytesRead: number): number {
+    let decoded = 0;
+    for (const [row, sequence] of stepped.entries()) {
+      const count = this.#batch.rowTokens[row]!;
+      if (sequence.isDecoding) decoded += count;
+      sequence.lastStep = this.#step;
+      sequence.bits += report.bits[row]!;
+      sequence.pairs += report.pairs[row]!;
+      sequence.mass += report.mass[row]!;
+      sequence.massBelow += report.massBelow[row]!;
+      // Reads serve the whole batch; each sequence answers for its share of the tokens.
+      sequence.bytesRead += (bytesRead * count) / this.#batch.tokens;
+      sequence.stallMs += report.stallMs;
+      sequence.failure = report.failures[row]!;
+      if (sequence.failure !== null) continue;
+      sequence.computed += count;
+      if (sequence.computed % KV_BLOCK_TOKENS < count) this.#prefixes?.keepWhole(sequence);
+    }
+    return decoded;
   }
 
   /** Bytes of experts read since the step before. Without misses and guesses there are none, and nobody is asked. */

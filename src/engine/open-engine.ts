@@ -8,7 +8,8 @@ import { defaultBudget, keptFiles, memoryLimitBytes, readMachine, readPressure, 
 import type { Manifest } from '../model/manifest.js';
 import { type MoeModel, openMoe } from '../model/read-moe.js';
 import { loadAddon, type NativeEngine, type NativeEngineOptions } from '../native/binding.js';
-import { arenaCapacity, Engine } from './engine.js';
+import { Engine } from './engine.js';
+import { arenaCapacity } from './engine-parts.js';
 import type { EngineSink } from './engine-sink.js';
 import type { ForwardModel } from './forward.js';
 import { type EngineMemory, KV_BLOCK_TOKENS, planMemory, runtimeBytes } from './memory-plan.js';

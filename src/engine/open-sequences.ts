@@ -3,10 +3,10 @@
  * Who is next in line: nextInLine; where blocks run out the sequence that came last gives its own back.
  */
 import { MoestroError } from '../errors.js';
-import type { BlockTable, KvBlocks } from './kv-blocks.js';
+import type { KvBlocks } from './kv-blocks.js';
+import { nextInLine } from './next-in-line.js';
 import type { PrefixCache } from './prefix/prefix-cache.js';
 import type { Sequence } from './sequence.js';
-import { nextInLine } from './next-in-line.js';
 import { EVALUATION_BYTES_MAX } from './types.js';
 
 export class OpenSequences {
@@ -41,10 +41,6 @@ export class OpenSequences {
 
   get waiting(): readonly Sequence[] {
     return this.#waiting;
-  }
-
-  openTable(): BlockTable {
-    return this.#blocks.open();
   }
 
   find(id: number): Sequence | undefined {

@@ -1,4 +1,4 @@
-/** One request's tokens and where it stands: waiting, running, done. Owned by engine.ts. */
+/** One request's tokens and where it stands: waiting, running, done. Made by sequence-maker.ts, owned by engine.ts. */
 import type { Matcher } from '../constrain/matcher.js';
 import type { MoestroError } from '../errors.js';
 import type { LevelPolicy } from '../experts/precision.js';
