@@ -8,6 +8,7 @@ import { GUESS_LIMITS } from '../experts/prediction/guess-limits.js';
 import { Residency } from '../experts/residency.js';
 import type { NativeEngine } from '../native/binding.js';
 import type { EngineSink } from './engine-sink.js';
+import { RowFinisher } from './finish-rows.js';
 import { Forward, type ForwardModel } from './forward.js';
 import { Gears } from './gears.js';
 import type { KvBlocks } from './kv-blocks.js';
@@ -174,4 +175,20 @@ export function createGears(parts: EngineParts, { layers, experts }: Residency, 
   const likeness = new Likeness(layers * experts, Math.min(maxSequences, LIKENESS_STREAMS_MAX));
   if (mode !== 'joint') forward.likeness = likeness;
   return new Gears(mode, tokenGapMs, (first, second) => likeness.of(first, second));
+}
+
+/** @param contextLength positions of one sequence at most, asked for each token that is written. */
+export function createRowFinisher(parts: EngineParts, open: OpenSequences, contextLength: () => number): RowFinisher {
+  const { native, model, memory, sink, now } = parts;
+  return new RowFinisher({
+    native,
+    open,
+    sink,
+    vocabSize: model.architecture.vocabSize,
+    hiddenSize: model.architecture.hiddenSize,
+    contextLength,
+    chunkTokens: memory.plan.chunkTokens,
+    maxLogitRows: memory.maxLogitRows,
+    now,
+  });
 }

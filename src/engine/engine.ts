@@ -4,18 +4,19 @@
  */
 
 import { MoestroError } from '../errors.js';
-import { DEFAULT_STALL_SHARE, type GovernorGoal, nextPrice, priceInHurry } from '../experts/governor.js';
 import { expertCapacity, type Residency } from '../experts/residency.js';
 import { type Batch, createBatch, fillBatch } from './batch.js';
+import { ElasticPrice } from './elastic-price.js';
 import {
   createForward,
   createGears,
   createKeeper,
   createResidency,
+  createRowFinisher,
   type EngineParts,
   settingsNow,
 } from './engine-parts.js';
-import { RowFinisher } from './finish-rows.js';
+import type { RowFinisher } from './finish-rows.js';
 import type { Forward } from './forward.js';
 import type { Gears } from './gears.js';
 import { KvBlocks } from './kv-blocks.js';
@@ -60,23 +61,18 @@ export class Engine {
   readonly #rests: Uint8Array;
   readonly #prefillShare = new PrefillShare();
   readonly #batch: Batch;
-  readonly #goal: GovernorGoal;
-  /** See governor.ts. */
-  #price: number;
-  #stepStarted = 0;
+  readonly #price: ElasticPrice;
   #step = 0;
   #bytesRead = 0;
 
   constructor(parts: EngineParts) {
-    const { native, model, memory, prefix, now } = parts;
-    const { plan } = memory;
+    const { native, prefix, now } = parts;
+    const { plan } = parts.memory;
     this.#parts = parts;
-    this.#goal = { targetTps: parts.targetTps ?? null, stallShare: DEFAULT_STALL_SHARE };
-    this.#price = parts.elasticPrice ?? 1;
+    this.#price = new ElasticPrice(parts);
     this.residency = createResidency(parts);
     this.#forward = createForward(parts, this.residency);
-    this.#forward.elasticPrice = (done) =>
-      parts.elasticPrice ?? priceInHurry(this.#price, done, now() - this.#stepStarted, this.#goal);
+    this.#forward.elasticPrice = (done) => this.#price.at(done);
     this.#blocks = new KvBlocks(plan.kvBlocks, KV_BLOCK_TOKENS, plan.contextLength);
     this.#prefixes = prefix === undefined ? null : new PrefixCache({ native, blocks: this.#blocks, now, ...prefix });
     if (this.#prefixes !== null) this.#prefixes.onLanded = () => this.onWork();
@@ -88,17 +84,7 @@ export class Engine {
     if (this.#keeper !== null) this.#forward.onLayerEnd = (nowMs) => this.#keeper?.tick(nowMs);
     this.#scan = new TimedScan(native, now);
     this.#sequences = new SequenceMaker(parts, this.#blocks, this.#keeper, this.#scan);
-    this.#rows = new RowFinisher({
-      native,
-      open: this.#open,
-      sink: parts.sink,
-      vocabSize: model.architecture.vocabSize,
-      hiddenSize: model.architecture.hiddenSize,
-      contextLength: () => this.#sequences.contextLength,
-      chunkTokens: plan.chunkTokens,
-      maxLogitRows: memory.maxLogitRows,
-      now,
-    });
+    this.#rows = createRowFinisher(parts, this.#open, () => this.#sequences.contextLength);
     this.#counts = new Int32Array(parts.maxSequences);
     this.#rests = new Uint8Array(parts.maxSequences);
     this.#gears = createGears(parts, this.residency, this.#forward);
@@ -203,7 +189,7 @@ export class Engine {
   /** Runs one step; false when there was nothing to run. */
   step(): boolean {
     const started = this.#parts.now();
-    this.#stepStarted = started;
+    this.#price.beginStep(started);
     this.#keeper?.beginStep();
     if (!this.#chooseBatch()) return false;
     this.#keeper?.tick();
@@ -221,8 +207,7 @@ export class Engine {
     const logitsMs = this.#rows.finishRows(stepped, this.#batch);
     ++this.#step;
     const stepMs = this.#parts.now() - started;
-    if (tokens === this.#batch.rowCount)
-      this.#price = nextPrice(this.#price, { stepMs, stallMs: report.stallMs }, this.#goal);
+    if (tokens === this.#batch.rowCount) this.#price.stepped(stepMs, report.stallMs);
     this.#forward.prefetch.end(report.missedBytes, isDecode && tokens === 1 ? stepMs : null);
     this.#counters.stepped(report, {
       isDecode,
@@ -242,17 +227,9 @@ export class Engine {
     for (const [row, sequence] of stepped.entries()) {
       const count = this.#batch.rowTokens[row]!;
       if (sequence.isDecoding) decoded += count;
-      sequence.lastStep = this.#step;
-      sequence.bits += report.bits[row]!;
-      sequence.pairs += report.pairs[row]!;
-      sequence.mass += report.mass[row]!;
-      sequence.massBelow += report.massBelow[row]!;
       // Reads serve the whole batch; each sequence answers for its share of the tokens.
-      sequence.bytesRead += (bytesRead * count) / this.#batch.tokens;
-      sequence.stallMs += report.stallMs;
-      sequence.failure = report.failures[row]!;
+      sequence.ran(this.#step, report, row, count, (bytesRead * count) / this.#batch.tokens);
       if (sequence.failure !== null) continue;
-      sequence.computed += count;
       if (sequence.computed % KV_BLOCK_TOKENS < count) this.#prefixes?.keepWhole(sequence);
     }
     return decoded;
@@ -309,7 +286,7 @@ export class Engine {
       prefix: this.#prefixes?.metrics() ?? NO_PREFIXES,
       budgetBytes: this.#keeper?.state().budgetBytes ?? this.#parts.memory.plan.total,
       memory: this.#keeper?.state() ?? null,
-      elasticPrice: this.#price,
+      elasticPrice: this.#price.price,
       gears: this.#gears.metrics(),
       ...this.#parts.rss(),
     });

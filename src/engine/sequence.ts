@@ -9,6 +9,7 @@ import type { PrefixNode } from './prefix/prefix-index.js';
 import type { Restoring } from './prefix/prefix-reads.js';
 import type { Sampler } from './sampler.js';
 import type { Runnable } from './scheduler.js';
+import type { StepReport } from './step-report.js';
 import type { Priority, Usage } from './types.js';
 
 /** Token events a client may leave unread before its sequence waits: a slow reader takes no more than that of memory. */
@@ -140,6 +141,25 @@ export class Sequence implements Runnable {
   admitted(nowMs: number): void {
     this.cachedTokens ??= this.computed;
     this.#admittedMs ??= nowMs;
+  }
+
+  /**
+   * What a step did for it.
+   *
+   * @param report of the step; `row` is its place in the batch.
+   * @param count tokens of its own in the batch; they are not computed where it failed.
+   * @param bytesRead its share of what the step read.
+   */
+  ran(step: number, report: StepReport, row: number, count: number, bytesRead: number): void {
+    this.lastStep = step;
+    this.bits += report.bits[row]!;
+    this.pairs += report.pairs[row]!;
+    this.mass += report.mass[row]!;
+    this.massBelow += report.massBelow[row]!;
+    this.bytesRead += bytesRead;
+    this.stallMs += report.stallMs;
+    this.failure = report.failures[row]!;
+    if (this.failure === null) this.computed += count;
   }
 
   sampled(nowMs: number): void {
