@@ -72,7 +72,8 @@ MOESTRO_INLINE F32x16 final_scales(const PlaneView& view, int row) {
 }
 
 // A call walks up to nine streams, more than the hardware follows across pages, so lines are asked for ahead. Beyond
-// `end` nothing is asked for: it is another thread's. How, differs by processor:
+// `end` lies what another thread reads: only in turn, what this one reads next is asked for instead, if it is known.
+// How, differs by processor:
 //
 //   in runs   the tiles of a run take turns, tile i asks for all lines of slot i: DRAM gives runs of one page faster
 //             than lines in turn. Best on Xeons
