@@ -13,9 +13,10 @@ import type { NativeEngine } from '../../native/binding.js';
 import type { BlockTable, KvBlocks } from '../kv-blocks.js';
 import type { Sequence } from '../sequence.js';
 import type { PrefixMetrics } from '../types.js';
-import { keyOf, PrefixIndex, type PrefixNode } from './prefix-index.js';
+import { keyOf, PrefixIndex, type PrefixMatch, type PrefixNode } from './prefix-index.js';
 import {
   type FoundRecord,
+  isWorthReading,
   isWorthWaiting,
   KEPT_TOKENS_MIN,
   keptBlocksMax,
@@ -115,11 +116,10 @@ export class PrefixCache {
   #find(sequence: Sequence): void {
     const { blocks } = this.#parts;
     const { table, tokens } = sequence;
-    const match = this.#index.match(this.#rootKey(sequence.policy), tokens, tokens.length - 1);
-    const last = match.partial?.node ?? match.whole.at(-1);
+    const { whole, partial } = this.#match(this.#rootKey(sequence.policy), tokens);
+    const last = partial?.node ?? whole.at(-1);
     if (last === undefined) return;
     this.#touch(last);
-    const { whole, partial } = match;
     for (const node of whole) {
       if (node.block < 0) break;
       blocks.share(table, node.block);
@@ -133,6 +133,15 @@ export class PrefixCache {
       sequence.computed += partial.count;
     }
     if (rest.length > 0) sequence.restoring = { blocks: rest, next: 0 };
+  }
+
+  /** The longest prefix of the tokens but the last; what memory has alone, where the store would bring next to nothing more. */
+  #match(rootKey: string, tokens: readonly number[]): PrefixMatch {
+    const { blockTokens } = this.#parts.blocks;
+    const match = this.#index.match(rootKey, tokens, tokens.length - 1);
+    if (match.whole.every(isHeld) && (match.partial === null || isHeld(match.partial.node))) return match;
+    const held = this.#index.match(rootKey, tokens, tokens.length - 1, true);
+    return isWorthReading(knownTokens(match, blockTokens), knownTokens(held, blockTokens)) ? match : held;
   }
 
   /**
@@ -434,6 +443,11 @@ function commonTokens(tokens: readonly number[], other: readonly number[]): numb
   return count;
 }
 
+const knownTokens = ({ whole, partial }: PrefixMatch, blockTokens: number): number =>
+  whole.length * blockTokens + (partial?.count ?? 0);
+
 const storedBlock = (node: PrefixNode, count: number): StoredBlock => ({ node, count, state: 'waiting' });
+
+const isHeld = ({ block }: PrefixNode): boolean => block >= 0;
 
 const isForgotten = (node: PrefixNode): boolean => node.parent === null && node.depth >= 0;

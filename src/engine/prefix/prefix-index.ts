@@ -17,6 +17,7 @@ export interface PrefixNode {
   readonly depth: number;
   /** At most as many as a block holds; fewer only in a node without children. */
   readonly tokens: readonly number[];
+  /** In order of their tokens: where many requests begin with one template, a node has thousands. */
   readonly children: PrefixNode[];
   /** The KV block that holds it, -1 for none. */
   block: number;
@@ -30,6 +31,9 @@ export interface PrefixMatch {
   /** The block after them that begins as the tokens go on, and for how many tokens. */
   readonly partial: { readonly node: PrefixNode; readonly count: number } | null;
 }
+
+/** Children looked at on either side of where the tokens belong, for one that a KV block holds. */
+const NEIGHBOURS_MAX = 64;
 
 const NOTHING: PrefixMatch = { whole: [], partial: null };
 
@@ -54,13 +58,18 @@ export class PrefixIndex {
     this.#blockTokens = blockTokens;
   }
 
-  /** The longest known prefix of the first `limit` tokens. */
-  match(rootKey: string, tokens: readonly number[], limit: number): PrefixMatch {
+  /**
+   * The longest known prefix of the first `limit` tokens.
+   *
+   * @param isHeld only of what a KV block holds, as far as the nearest NEIGHBOURS_MAX blocks tell.
+   */
+  match(rootKey: string, tokens: readonly number[], limit: number, isHeld = false): PrefixMatch {
     let node = this.#roots.get(rootKey);
     if (node === undefined) return NOTHING;
     const whole: PrefixNode[] = [];
     for (let at = 0; ; at += this.#blockTokens) {
-      const { child, count }: Longest = longestChild(node, tokens, at, limit);
+      const next = tokens.slice(at, Math.min(limit, at + this.#blockTokens));
+      const { child, count }: Longest = longestChild(node, next, isHeld);
       if (child === null) return { whole, partial: null };
       if (count < this.#blockTokens) return { whole, partial: { node: child, count } };
       whole.push(child);
@@ -70,14 +79,14 @@ export class PrefixIndex {
 
   /** The node of exactly these tokens after `parent`'s, if it is known. */
   child(parent: PrefixNode, tokens: readonly number[]): PrefixNode | undefined {
-    return parent.children.find(
-      (node) => node.tokens.length === tokens.length && commonLength(node, tokens, 0, tokens.length) === tokens.length,
-    );
+    const found = parent.children[placeOf(parent.children, tokens)];
+    return found !== undefined && compare(found.tokens, tokens) === 0 ? found : undefined;
   }
 
   /** The first child of `parent` that begins with `tokens`. */
   beginning(parent: PrefixNode, tokens: readonly number[]): PrefixNode | undefined {
-    return parent.children.find((node) => commonLength(node, tokens, 0, tokens.length) === tokens.length);
+    const found = parent.children[placeOf(parent.children, tokens)];
+    return found !== undefined && commonLength(found.tokens, tokens) === tokens.length ? found : undefined;
   }
 
   root(key: string): PrefixNode {
@@ -89,23 +98,25 @@ export class PrefixIndex {
   /** A child that was not known; the caller says at once where it is held. */
   add(parent: PrefixNode, tokens: readonly number[], key = blockKey(parent.key, tokens)): PrefixNode {
     const node = newNode(key, parent, parent.depth + 1, tokens);
-    parent.children.push(node);
+    parent.children.splice(placeOf(parent.children, tokens), 0, node);
     return node;
   }
 
   /** Children of `parent` in which `tokens` go on where they end: what they hold is held twice from now on. */
   outgrown(parent: PrefixNode, tokens: readonly number[]): readonly PrefixNode[] {
-    return parent.children.filter(
-      (node) =>
-        node.tokens.length < tokens.length && commonLength(node, tokens, 0, tokens.length) === node.tokens.length,
-    );
+    const found: PrefixNode[] = [];
+    for (let count = 1; count < tokens.length; ++count) {
+      const node = this.child(parent, tokens.slice(0, count));
+      if (node !== undefined) found.push(node);
+    }
+    return found;
   }
 
   /** Forgets a node and all that goes on from it; returns them, deepest first. */
   remove(node: PrefixNode): readonly PrefixNode[] {
     const { parent } = node;
     if (parent === null) return [];
-    parent.children.splice(parent.children.indexOf(node), 1);
+    parent.children.splice(placeOf(parent.children, node.tokens), 1);
     if (parent.depth < 0 && parent.children.length === 0) this.#roots.delete(parent.key);
     const removed: PrefixNode[] = [node];
     for (let i = 0; i < removed.length; ++i) removed.push(...removed[i]!.children.splice(0));
@@ -119,23 +130,54 @@ interface Longest {
   readonly count: number;
 }
 
-function longestChild(node: PrefixNode, tokens: readonly number[], at: number, limit: number): Longest {
+/**
+ * The child that begins as `tokens` for longest. Neighbours in order have most in common, and ever less the farther away; of those
+ * with as much, one that a KV block holds, if it is near.
+ */
+function longestChild({ children }: PrefixNode, tokens: readonly number[], isHeld: boolean): Longest {
+  const place = placeOf(children, tokens);
   let child: PrefixNode | null = null;
   let count = 0;
-  for (const one of node.children) {
-    const common = commonLength(one, tokens, at, limit - at);
-    if (common <= count) continue;
-    child = one;
-    count = common;
+  for (const step of [1, -1]) {
+    let at = step > 0 ? place : place - 1;
+    for (let looks = 0; looks < NEIGHBOURS_MAX; ++looks, at += step) {
+      const one = children[at];
+      const common = one === undefined ? 0 : commonLength(one.tokens, tokens);
+      if (one === undefined || common === 0 || common < count) break;
+      const isBetter = common > count || (child !== null && child.block < 0 && one.block >= 0);
+      if (!isBetter || (isHeld && one.block < 0)) continue;
+      child = one;
+      count = common;
+      if (one.block >= 0) break;
+    }
   }
   return { child, count };
 }
 
-/** Tokens that the node's block and `tokens` from `at` on begin with, `most` at most. */
-function commonLength(node: PrefixNode, tokens: readonly number[], at: number, most: number): number {
-  const end = Math.min(node.tokens.length, most);
+/** Index of the first child that does not come before `tokens`. */
+function placeOf(children: readonly PrefixNode[], tokens: readonly number[]): number {
+  let low = 0;
+  let high = children.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (compare(children[middle]!.tokens, tokens) < 0) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/** Below zero where `one` comes first: by the first token that differs, and what ends before what goes on. */
+function compare(one: readonly number[], other: readonly number[]): number {
+  const count = commonLength(one, other);
+  if (count === one.length || count === other.length) return one.length - other.length;
+  return one[count]! - other[count]!;
+}
+
+/** Tokens that both begin with. */
+function commonLength(one: readonly number[], other: readonly number[]): number {
+  const end = Math.min(one.length, other.length);
   let count = 0;
-  while (count < end && node.tokens[count] === tokens[at + count]) ++count;
+  while (count < end && one[count] === other[count]) ++count;
   return count;
 }
 

@@ -35,6 +35,9 @@ export function keptBlocksMax(limit: number, blockBytes: number, memoryBytes: nu
 export const isWorthWaiting = (common: number, computed: number, length: number): boolean =>
   common - computed >= FOLLOWED_TOKENS_MIN && 2 * (common - computed) >= length - computed;
 
+/** Whether records are read for `stored` tokens that are known in all, where memory alone has `held` of them. */
+export const isWorthReading = (stored: number, held: number): boolean => stored - held >= KEPT_TOKENS_MIN;
+
 /** Whether a block may be written after a step of `stepMs`; null while nothing runs. `writeMs` is what the last one took. */
 export const mayWrite = (stepMs: number | null, writeMs: number): boolean =>
   stepMs === null || writeMs <= stepMs * WRITE_SHARE;

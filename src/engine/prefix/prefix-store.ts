@@ -14,6 +14,7 @@ import {
   readSync,
   renameSync,
   rmSync,
+  unlinkSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
@@ -234,8 +235,9 @@ export class PrefixStore {
     const { warn } = this.#parts;
     if (reason !== null) warn(`a stored prefix is dropped: "${path}": ${reason}`);
     try {
-      rmSync(path, { force: true });
+      unlinkSync(path);
     } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
       this.#stopped ??= (error as Error).message;
       warn(`cannot remove "${path}": ${(error as Error).message}`);
     }

@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { blockKey, PrefixIndex } from '../../../src/engine/prefix/prefix-index.js';
 
@@ -32,7 +33,7 @@ describe('PrefixIndex', () => {
 
   it('forgets a node with all that goes on from it, deepest first', () => {
     const { index, first, second, fork, tail } = tree();
-    expect(index.remove(first)).toEqual([tail, fork, second, first]);
+    expect(index.remove(first)).toEqual([tail, second, fork, first]);
     expect([first, second, fork, tail].every((node) => node.parent === null)).toBe(true);
     expect(index.match('root', [1, 2, 3, 4, 5], 4).whole).toEqual([]);
     expect(index.remove(first)).toEqual([]);
@@ -47,6 +48,55 @@ describe('PrefixIndex', () => {
     expect(index.child(second, [9])).toBe(tail);
   });
 
+  it('prefers what a KV block holds to what has as much in common, and takes less where nothing else is asked for', () => {
+    const { index, first, second, fork } = tree();
+    fork.block = 3;
+    expect(index.match('root', [1, 2, 3, 4, 5, 6, 9], 7).partial).toEqual({ node: fork, count: 2 });
+    expect(index.match('root', [1, 2, 3, 4, 5, 6, 7, 9], 8).partial).toEqual({ node: second, count: 3 });
+    expect(index.match('root', [1, 2, 3, 4, 5, 6, 7, 9], 8, true).whole).toEqual([]);
+    first.block = 2;
+    expect(index.match('root', [1, 2, 3, 4, 5, 6, 7, 9], 8, true)).toEqual({
+      whole: [first],
+      partial: { node: fork, count: 2 },
+    });
+  });
+
+  it('finds among many that begin alike what a look at each of them finds', () => {
+    const block = fc.array(fc.integer({ min: 0, max: 3 }), { minLength: 1, maxLength: 4 });
+    fc.assert(
+      fc.property(
+        fc.array(block, { maxLength: 120 }),
+        fc.array(block, { minLength: 1, maxLength: 20 }),
+        (known, asked) => {
+          const index = new PrefixIndex(4);
+          const root = index.root('root');
+          for (const tokens of known) if (index.child(root, tokens) === undefined) index.add(root, tokens);
+          for (const tokens of known.slice(0, 30)) {
+            const node = index.child(root, tokens);
+            if (node !== undefined) index.remove(node);
+          }
+          const left = new Set(known.map(String));
+          for (const tokens of known.slice(0, 30)) left.delete(String(tokens));
+          const all = [...root.children];
+          expect(new Set(all.map(({ tokens }) => String(tokens)))).toEqual(left);
+          expect(all.map(({ tokens }) => tokens)).toEqual(all.map(({ tokens }) => tokens).sort(byTokens));
+          for (const tokens of asked) {
+            const beginsWith = (one: readonly number[], other: readonly number[]): boolean =>
+              commonTokens(one, other) === other.length;
+            expect(index.child(root, tokens)).toBe(all.find((node) => String(node.tokens) === String(tokens)));
+            expect(index.beginning(root, tokens)).toBe(all.find((node) => beginsWith(node.tokens, tokens)));
+            expect(index.outgrown(root, tokens)).toEqual(
+              all.filter((node) => node.tokens.length < tokens.length && beginsWith(tokens, node.tokens)),
+            );
+            const { whole, partial } = index.match('root', tokens, tokens.length);
+            const most = Math.max(0, ...all.map((node) => commonTokens(node.tokens, tokens)));
+            expect(whole.length > 0 ? 4 : (partial?.count ?? 0)).toBe(most);
+          }
+        },
+      ),
+    );
+  });
+
   it('has a key for each path, the same for the same tokens', () => {
     const { root, first, second, fork } = tree();
     expect(new Set([root.key, first.key, second.key, fork.key]).size).toBe(4);
@@ -55,3 +105,16 @@ describe('PrefixIndex', () => {
     expect(first.key).toMatch(/^[0-9a-f]{32}$/);
   });
 });
+
+function commonTokens(one: readonly number[], other: readonly number[]): number {
+  let count = 0;
+  while (count < one.length && count < other.length && one[count] === other[count]) ++count;
+  return count;
+}
+
+/** By the first token that differs; what ends comes before what goes on. */
+function byTokens(one: readonly number[], other: readonly number[]): number {
+  const count = commonTokens(one, other);
+  const isPrefix = count === one.length || count === other.length;
+  return isPrefix ? one.length - other.length : one[count]! - other[count]!;
+}

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
+  isWorthReading,
   isWorthWaiting,
   keptBlocksMax,
   mayWrite,
@@ -30,6 +31,17 @@ describe('isWorthWaiting()', () => {
     [100, 90, 101, false],
   ])('for %i tokens in common, %i known, of %i: %s', (common, computed, length, is) => {
     expect(isWorthWaiting(common, computed, length)).toBe(is);
+  });
+});
+
+describe('isWorthReading()', () => {
+  it.each([
+    [8, 0, true],
+    [7, 0, false],
+    [96, 89, false],
+    [96, 64, true],
+  ])('of %i tokens that are known where memory has %i: %s', (stored, held, is) => {
+    expect(isWorthReading(stored, held)).toBe(is);
   });
 });
 
