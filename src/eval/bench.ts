@@ -31,6 +31,8 @@ export interface BenchResult {
   readonly budgetBytes: number;
   /** What the whole process took at most: VmHWM. */
   readonly peakRssBytes: number;
+  /** Answers at once that the memory is divided for. */
+  readonly maxSequences: number;
   readonly promptTokens: number;
   readonly newTokens: number;
   readonly streams: number;
@@ -82,6 +84,7 @@ export async function runBench(
     mode,
     budgetBytes: memory.total,
     peakRssBytes: peakRssBytes(),
+    maxSequences: memory.maxSequences,
     promptTokens,
     newTokens,
     streams,
