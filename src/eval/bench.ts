@@ -7,7 +7,8 @@
  * decode the time from then to the last token as the caller sees it, thread crossings and all.
  */
 import { readFileSync } from 'node:fs';
-import type { EngineClient, EngineMetrics, PrefetchMetrics, Sampling } from '../engine/types.js';
+import type { EngineMetrics, PrefetchMetrics } from '../engine/engine-metrics.js';
+import type { EngineClient, Sampling } from '../engine/types.js';
 import { GREEDY } from '../engine/types.js';
 import { randomWords } from '../model/synthetic/random-pool.js';
 

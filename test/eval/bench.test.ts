@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import type { EngineClient, EngineEvent, EngineMetrics, GenerateRequest } from '../../src/engine/types.js';
+import type { EngineMetrics } from '../../src/engine/engine-metrics.js';
+import type { EngineClient, EngineEvent, GenerateRequest } from '../../src/engine/types.js';
 import { medianOf, runBench } from '../../src/eval/bench.js';
 
 const PREFETCH = { reads: 2, bytes: 30, usefulBytes: 20, lateBytes: 10, wastedBytes: 10, offReason: null };
