@@ -1,4 +1,4 @@
-/** Flags, variables, file and defaults to one validated, frozen configuration; the settings themselves: settings.ts. */
+/** Flags, variables, file and defaults to one validated, frozen configuration; the settings themselves: settings/. */
 import { availableParallelism } from 'node:os';
 import { isAbsolute, join } from 'node:path';
 import {
@@ -13,7 +13,10 @@ import {
 import { MoestroError } from './errors.js';
 import type { IoBackend, Isa, KvType, Level } from './native/binding.js';
 import { type KeyLimits, readKeyFile } from './config/key-file.js';
-import { ENGINE_SETTINGS, type LogLevel, SAMPLING_SETTINGS, SERVER_SETTINGS, type Setting } from './settings.js';
+import { ENGINE_SETTINGS } from './settings/engine-settings.js';
+import { SAMPLING_SETTINGS } from './settings/sampling-settings.js';
+import { type LogLevel, SERVER_SETTINGS } from './settings/server-settings.js';
+import type { Setting } from './settings/setting.js';
 import {
   type ConfigFile,
   type Environment,

@@ -11,14 +11,12 @@ import { AnswerWriter, PromptReporter } from './answer/writer.js';
 import { FormatCompiler } from './constrain/format.js';
 import type { FormatProgram } from './constrain/program.js';
 import { CALLS_MAX, HERMES } from './constrain/tool-rules.js';
+import type { EngineLive, EngineMetrics, MemoryState } from './engine/engine-metrics.js';
 import type {
   EmbedOptions,
   EngineClient,
   EngineInfo,
-  EngineLive,
-  EngineMetrics,
   GenerateRequest,
-  MemoryState,
   Mode,
   Precision,
   Sampling,

@@ -7,7 +7,8 @@
  */
 import type { AnswerEvent, TokenReport } from './answer/types.js';
 import { engineConfig, samplingConfig } from './config.js';
-import type { EngineInfo, EngineMetrics, MemoryState, Mode, Priority, Sampling, Usage } from './engine/types.js';
+import type { EngineMetrics, MemoryState } from './engine/engine-metrics.js';
+import type { EngineInfo, Mode, Priority, Sampling, Usage } from './engine/types.js';
 import { MoestroError } from './errors.js';
 import { precisionAsked, type TextGenerator } from './generate.js';
 import { openModel } from './open-model.js';

@@ -4,15 +4,12 @@ import { formatBytes, parseBytes } from '../src/bytes.js';
 import { defaultPrefixHome, engineConfig, samplingConfig, serverConfig } from '../src/config.js';
 import type { MoestroError } from '../src/errors.js';
 import { memoryLimitBytes } from '../src/machine.js';
+import { ALL_SETTINGS } from '../src/settings/all-settings.js';
+import { ENGINE_SETTINGS, isasOf } from '../src/settings/engine-settings.js';
 import type { RawSettings } from '../src/settings/find.js';
-import {
-  ALL_SETTINGS,
-  ENGINE_SETTINGS,
-  fileName,
-  isasOf,
-  SAMPLING_SETTINGS,
-  SERVER_SETTINGS,
-} from '../src/settings.js';
+import { SAMPLING_SETTINGS } from '../src/settings/sampling-settings.js';
+import { SERVER_SETTINGS } from '../src/settings/server-settings.js';
+import { fileName } from '../src/settings/setting.js';
 
 const FOREIGN_ISA = process.arch === 'arm64' ? 'avx2' : 'neon';
 

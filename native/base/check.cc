@@ -6,6 +6,7 @@
 #include "native/base/crc32c.h"
 #include "native/base/random.h"
 #include "native/base/thread_pool.h"
+#include "native/base/unit_split.h"
 
 namespace moestro {
 namespace {
@@ -80,6 +81,37 @@ void check_thread_pool(CheckLog* log, uint64_t seed) {
   }
 }
 
+// Pieces follow each other from the first unit to the last and hold one at least: so each unit is in one piece.
+bool check_one_split(CheckLog* log, int units, int threads, int percent) {
+  const UnitSplit split(units, threads, percent);
+  const int pieces = split.pieces();
+  int end = split.begin(0);
+  bool sound = end == 0;
+  for (int piece = 1; sound && piece <= pieces; ++piece) {
+    const int next = split.begin(piece);
+    sound = next > end;
+    end = next;
+  }
+  return log->expect(sound && end == units, "UnitSplit(" + std::to_string(units) + ", " + std::to_string(threads) +
+                                                ", " + std::to_string(percent) +
+                                                ") has an empty piece, or not every unit in one");
+}
+
+void check_unit_split(CheckLog* log, uint64_t seed) {
+  for (const int percent : {50, 88}) {
+    for (int threads = 1; threads <= 96; ++threads) {
+      for (int units = 0; units <= 600; ++units) {
+        if (!check_one_split(log, units, threads, percent)) return;
+      }
+    }
+  }
+  Random random(seed);
+  for (int i = 0; i < 300; ++i) {
+    const int units = static_cast<int>(random.between(601, 200000)), threads = static_cast<int>(random.between(1, 256));
+    if (!check_one_split(log, units, threads, static_cast<int>(random.between(1, 100)))) return;
+  }
+}
+
 void check_crc32c(CheckLog* log, uint64_t seed) {
   // RFC 3720, appendix B.4, and the check value of the CRC catalogue.
   const std::vector<uint8_t> zeros(32, 0x00), ones(32, 0xff);
@@ -124,6 +156,7 @@ void check_crc32c(CheckLog* log, uint64_t seed) {
 std::vector<std::string> check_threads_and_checksums(uint64_t seed) {
   CheckLog log(seed);
   check_thread_pool(&log, seed);
+  check_unit_split(&log, seed);
   check_crc32c(&log, seed);
   return log.take();
 }

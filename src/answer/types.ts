@@ -3,7 +3,8 @@
  * the engine's word on itself under the names it has above.
  */
 import type { FormatSource } from '../constrain/format.js';
-import type { EngineInfo, EngineLive, MemoryState, Precision, Priority, Sampling, Usage } from '../engine/types.js';
+import type { EngineLive, MemoryState } from '../engine/engine-metrics.js';
+import type { EngineInfo, Precision, Priority, Sampling, Usage } from '../engine/types.js';
 import type { ChatMessage, PromptEnd } from '../text/types.js';
 
 export type Message = ChatMessage;

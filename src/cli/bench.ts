@@ -4,7 +4,8 @@ import { engineConfig } from '../config.js';
 import { startEngine } from '../engine/client.js';
 import { MoestroError } from '../errors.js';
 import { type BenchResult, runBench } from '../eval/bench.js';
-import { ENGINE_SETTINGS, PREFIX_SETTINGS } from '../settings.js';
+import { ENGINE_SETTINGS } from '../settings/engine-settings.js';
+import { PREFIX_SETTINGS } from '../settings/prefix-settings.js';
 import { wholeNumber } from './numbers.js';
 import { addSettings, configFileOf, givenSettings } from './options.js';
 import { statusLine } from './status-line.js';
@@ -33,7 +34,8 @@ export function benchCommand(): Command {
   addSettings(command, SETTINGS);
   command.addHelpText(
     'after',
-    '\nExamples:\n  moestro bench models/pocket.moe\n  moestro bench my-model.moe --budget 2GiB --prompt-tokens 512 --json',
+    '\nMemory is divided as `moestro serve` would with the same flags; of more than one stream, for so many answers.\n' +
+      '\nExamples:\n  moestro bench models/pocket.moe\n  moestro bench my-model.moe --budget 2GiB --prompt-tokens 512 --json',
   );
   return command.action(bench);
 }
@@ -48,10 +50,10 @@ async function bench(modelPath: string, options: BenchOptions): Promise<void> {
   const seed = count('--seed', options.seed, 0);
   const config = engineConfig(modelPath, givenSettings(options, SETTINGS), process.env, await configFileOf(options));
   const progress = statusLine();
-  const maxSequences = Math.max(config.maxSequences ?? 1, streams);
   const client = await startEngine({
     ...config,
-    maxSequences,
+    // One answer is timed within the memory that a server would divide for all of its own: the same slots for experts.
+    maxSequences: streams === 1 ? config.maxSequences : Math.max(config.maxSequences ?? 1, streams),
     prefix: null,
     routingTrace: options.routingTrace ?? null,
     evictsLru: options.evict === 'lru',
@@ -86,7 +88,10 @@ function table(result: BenchResult): string {
   const rows: readonly (readonly [string, string])[] = [
     ['model', `${result.model}, level ${result.level}, ${result.mode}`],
     ['machine', `${result.threads} threads, ${result.isa}`],
-    ['memory', `peak ${gib(result.peakRssBytes)} of ${gib(result.budgetBytes)}`],
+    [
+      'memory',
+      `peak ${gib(result.peakRssBytes)} of ${gib(result.budgetBytes)}, divided for ${result.maxSequences} answers at once`,
+    ],
     ['prefill', `${result.prefillTps} tok/s over ${result.promptTokens} tokens`],
     ['first token', `${result.ttftMs} ms`],
     [

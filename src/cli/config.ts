@@ -2,8 +2,8 @@
 import { Argument, Command } from 'commander';
 import { loadConfigFile } from '../config/config-file.js';
 import { MoestroError } from '../errors.js';
-import { fileName, type Setting } from '../settings.js';
 import type { Found } from '../settings/find.js';
+import { fileName, type Setting } from '../settings/setting.js';
 import { addSettings } from './options.js';
 import { readServeConfig, SERVE_SETTINGS, type ServeOptions } from './serve-config.js';
 

@@ -1,7 +1,8 @@
 /** `moestro convert SOURCE OUT`: a Hugging Face directory or a GGUF file becomes a `.moe` directory. */
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { formatBytes } from '../bytes.js';
-import { type ConvertProgress, convert } from '../model/convert.js';
+import { convert } from '../model/convert.js';
+import type { ConvertProgress } from '../model/convert-progress.js';
 import { openMoe } from '../model/read-moe.js';
 import { type ProgressLine, progressLine } from './progress-line.js';
 

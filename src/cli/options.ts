@@ -1,8 +1,8 @@
 /** Rows of the settings table as commander's options, and their values back by key. */
 import { type Command, Option } from 'commander';
 import { loadConfigFile } from '../config/config-file.js';
-import type { Setting } from '../settings.js';
 import type { ConfigFile, RawSettings } from '../settings/find.js';
+import type { Setting } from '../settings/setting.js';
 
 /** Values stay as they were written: config.ts checks flags and variables in one place. */
 export function addSettings(command: Command, settings: readonly Setting[]): Command {

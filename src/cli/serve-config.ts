@@ -2,15 +2,12 @@
 import { defaultPrefixHome, engineConfig, type ServerConfig, samplingConfig, serverConfig } from '../config.js';
 import type { EngineConfig, Sampling } from '../engine/types.js';
 import { MoestroError } from '../errors.js';
-import {
-  ENGINE_SETTINGS,
-  fileName,
-  MODEL_SETTING,
-  SAMPLING_SETTINGS,
-  SERVER_SETTINGS,
-  type Setting,
-} from '../settings.js';
+import { MODEL_SETTING } from '../settings/all-settings.js';
+import { ENGINE_SETTINGS } from '../settings/engine-settings.js';
 import { type Found, findSetting, settingsReader } from '../settings/find.js';
+import { SAMPLING_SETTINGS } from '../settings/sampling-settings.js';
+import { SERVER_SETTINGS } from '../settings/server-settings.js';
+import { fileName, type Setting } from '../settings/setting.js';
 import { BUNDLED_MODEL } from './bundled.js';
 import { configFileOf, givenSettings } from './options.js';
 

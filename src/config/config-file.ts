@@ -2,9 +2,10 @@
 import { existsSync } from 'node:fs';
 import { basename, dirname, extname, join, resolve } from 'node:path';
 import { MoestroError } from '../errors.js';
-import { ALL_SETTINGS, fileName, type Setting } from '../settings.js';
+import { ALL_SETTINGS } from '../settings/all-settings.js';
 import type { Written } from '../settings/checks.js';
 import type { ConfigFile, Environment, FileEntry } from '../settings/find.js';
+import { fileName, type Setting } from '../settings/setting.js';
 import { closest } from './closest.js';
 import { type ParseFile, parseToml, parseYaml, type RawEntry } from './parse-file.js';
 import { readSmallFile } from './small-file.js';

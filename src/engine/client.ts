@@ -5,16 +5,14 @@ import { MoestroError } from '../errors.js';
 import { workerFile } from '../worker-file.js';
 import { Answer, type Listener } from './answer.js';
 import { errorFromWire, type FromEngine, type Line, type ToEngine } from './messages.js';
+import type { EngineLive, EngineMetrics, MemoryState } from './engine-metrics.js';
 import type {
   EmbedOptions,
   EngineClient,
   EngineConfig,
   EngineInfo,
-  EngineLive,
-  EngineMetrics,
   EvaluateOptions,
   GenerateRequest,
-  MemoryState,
 } from './types.js';
 
 /** The client's end of the line, and what ends it. */

@@ -31,15 +31,8 @@ import { scheduleStep } from './scheduler.js';
 import type { Sequence } from './sequence.js';
 import { SequenceMaker } from './sequence-maker.js';
 import type { StepReport } from './step-report.js';
-import type {
-  EmbedOptions,
-  EngineLive,
-  EngineMetrics,
-  EvaluateOptions,
-  GenerateRequest,
-  MemoryState,
-  Usage,
-} from './types.js';
+import type { EngineLive, EngineMetrics, MemoryState } from './engine-metrics.js';
+import type { EmbedOptions, EvaluateOptions, GenerateRequest, Usage } from './types.js';
 import { WeightCounts } from './weight-counts.js';
 
 export class Engine {

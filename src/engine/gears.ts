@@ -3,7 +3,8 @@
  * What is decided from that is in gear-policy.ts.
  */
 import { chooseGear, groupAlike, TURN_TOKENS_MAX, turnMs, turnTokens } from './gear-policy.js';
-import type { Gear, GearMetrics, GearMode } from './types.js';
+import type { GearMetrics } from './engine-metrics.js';
+import type { Gear, GearMode } from './types.js';
 
 /** Steps of joint decoding that make one measurement. */
 const WINDOW_STEPS = 24;

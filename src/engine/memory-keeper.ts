@@ -11,7 +11,7 @@ import type { NativeEngine } from '../native/binding.js';
 import type { KvBlocks } from './kv-blocks.js';
 import { type MemoryShape, type MemoryShare, shareMemory } from './memory-share.js';
 import { MemoryWatch, type Pressure } from './memory-watch.js';
-import type { MemoryState } from './types.js';
+import type { MemoryState } from './engine-metrics.js';
 
 export interface KeeperParts {
   readonly native: NativeEngine;

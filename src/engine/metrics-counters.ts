@@ -9,7 +9,7 @@ import type {
   PrefetchMetrics,
   PrefixMetrics,
   RecordingMetrics,
-} from './types.js';
+} from './engine-metrics.js';
 
 export class MetricsCounters {
   requestsCancelled = 0;

@@ -17,7 +17,8 @@ import { PairStatistics } from '../experts/prediction/pair-statistics.js';
 import type { Residency } from '../experts/residency.js';
 import { type NativeEngine, READ_STRIDE } from '../native/binding.js';
 import { type ExpertFile, packRead, type VerifiedPlanes } from './pack.js';
-import type { PrefetchMetrics, PrefetchMode } from './types.js';
+import type { PrefetchMetrics } from './engine-metrics.js';
+import type { PrefetchMode } from './types.js';
 
 /** Where guesses come from: the next layer's router asked early, or statistics where routing is recorded. */
 export type GuessSource = 'router' | 'statistics';

@@ -174,15 +174,13 @@ function withhold(logits: Float32Array, ids: ReadonlySet<number>): number {
 const holds = (mask: TokenMask, id: number): boolean =>
   mask.kind === 'few' ? mask.ids.includes(id) : ((mask.bits[id >>> 5]! >>> (id & 31)) & 1) === 1;
 
-/** Whether the mask holds a token that does not end the answer. */
+/** Whether a mask of many holds a token that does not end the answer. One of the first few does: this ends at once. */
 function goesOn(mask: TokenMask, stops: ReadonlySet<number>, vocabSize: number): boolean {
-  if (mask.kind === 'few') return mask.ids.some((id) => id < vocabSize && !stops.has(id));
-  // Masks of many hold one of the first few tokens: this ends at once.
   for (let id = 0; id < vocabSize; ++id) if (holds(mask, id) && !stops.has(id)) return true;
   return false;
 }
 
-/** Takes all others out. Returns the lowest id that is left. */
+/** Takes all others out. Returns the lowest id that is left, but of few one that ends the answer first. */
 function restrict(
   logits: Float32Array,
   { mask, mayEnd }: Allowed,
@@ -190,18 +188,20 @@ function restrict(
   mayStop: boolean,
 ): number {
   const kept: [number, number][] = [];
+  if (mask.kind === 'few') {
+    for (const id of mask.ids) if (id < logits.length && !stops.has(id)) kept.push([id, logits[id]!]);
+  }
+  const going = kept.length;
   // Tokens that end the answer may be in the vocabulary as text too. Whether they may stand here is not the mask's to say,
   // unless it leaves nothing else: then the answer ends within its format, since it cannot go on.
-  const mustStop = !goesOn(mask, stops, logits.length);
+  const mustStop = mask.kind === 'few' ? going === 0 : !goesOn(mask, stops, logits.length);
   for (const id of stops) {
     if (id < 0 || id >= logits.length) continue;
     if (mayEnd ? mayStop || mustStop : mustStop && holds(mask, id)) kept.push([id, logits[id]!]);
   }
-  let first = kept[0]?.[0] ?? 0;
+  let first = (kept[going] ?? kept[0])?.[0] ?? 0;
   if (mask.kind === 'few') {
-    for (const id of mask.ids) if (id < logits.length && !stops.has(id)) kept.push([id, logits[id]!]);
     logits.fill(Number.NEGATIVE_INFINITY);
-    first = kept[0]?.[0] ?? 0;
   } else {
     const { bits } = mask;
     for (let id = logits.length - 1; id >= 0; --id) {

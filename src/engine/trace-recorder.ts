@@ -10,7 +10,7 @@ import type { Routing } from '../experts/plan.js';
 import { headerLine, type StepsHeader, stepBytes, writeLayer, writeStep } from '../experts/recorded-steps.js';
 import type { Residency } from '../experts/residency.js';
 import type { Batch } from './batch.js';
-import type { RecordingMetrics } from './types.js';
+import type { RecordingMetrics } from './engine-metrics.js';
 
 /** A buffer holds at least this much: seconds of decoding. */
 const BUFFER_BYTES = 1 << 20;

@@ -5,26 +5,9 @@
 import type { FormatProgram } from '../constrain/program.js';
 import type { LevelPolicy } from '../experts/precision.js';
 import type { IoBackend, Isa, KvType, Level } from '../native/binding.js';
+import type { EngineLive, EngineMetrics, MemoryState } from './engine-metrics.js';
 
 export type Mode = 'exact' | 'routed' | 'elastic';
-
-/** Keys and values kept for later requests, since start; bytes kept and stored as of now. */
-export interface PrefixMetrics {
-  /** Prompts looked up, and those of which something was known. */
-  readonly lookups: number;
-  readonly hits: number;
-  /** Tokens that did not have to be computed, and of them those of blocks that came from disk. */
-  readonly tokensReused: number;
-  readonly tokensRestored: number;
-  readonly evictions: number;
-  readonly keptBytes: number;
-  readonly storedBytes: number;
-  readonly storeWrittenBytes: number;
-  readonly storeReadBytes: number;
-  readonly storeEvictions: number;
-  /** Files that were not what had been written. */
-  readonly storeRejected: number;
-}
 
 /** Where keys and values of past requests are kept. */
 export interface PrefixConfig {
@@ -39,31 +22,11 @@ export interface PrefixConfig {
 /** "on" speculates whether it pays or not: for experiments. */
 export type PrefetchMode = 'auto' | 'on' | 'off';
 
-/** Reads on a guess, since start. A byte is useful, wasted, or of an expert that may still be used. */
-export interface PrefetchMetrics {
-  readonly reads: number;
-  readonly bytes: number;
-  readonly usefulBytes: number;
-  /** Of the useful ones: of reads still on their way when their layer wanted them. */
-  readonly lateBytes: number;
-  readonly wastedBytes: number;
-  /** Why none are made at present; null while they are, or are not wanted. */
-  readonly offReason: string | null;
-}
-
 /** Who shares the steps of decoding: all streams, or some of them for a turn. See gear-policy.ts. */
 export type Gear = 'joint' | 'burst';
 
 /** "auto" measures which is faster; the other two fix it. */
 export type GearMode = 'auto' | Gear;
-
-export interface GearMetrics {
-  readonly gear: Gear;
-  /** Changes of gear, turns that began, and the longest that a stream waited for its next step. */
-  readonly switches: number;
-  readonly turns: number;
-  readonly gapMaxMs: number;
-}
 
 /** At how many bits one request runs; what is absent falls to the engine's configuration. */
 export interface Precision {
@@ -235,29 +198,6 @@ export interface MemoryPlan {
   readonly expertCount: number;
 }
 
-/** Where the memory is now, and what was done to keep it there. */
-export interface MemoryState {
-  /** As configured, and as far as the machine allows: less only for `reason`. */
-  readonly budgetBytes: number;
-  readonly allowedBytes: number;
-  readonly reason: string | null;
-  /** The least budget that holds what is open now. */
-  readonly floorBytes: number;
-  readonly rssBytes: number;
-  /** False while memory beyond the budget is still being given back. */
-  readonly isSettled: boolean;
-  /** The ledger: bytes by part; KV as far as it was ever written. Their sum is what is allowed. */
-  readonly parts: Readonly<Record<'dense' | 'kv' | 'experts' | 'scratch' | 'runtime' | 'unused', number>>;
-  /** KV blocks that may be in use. */
-  readonly kvBlocks: number;
-  /** Since start: times the number of slots changed, planes and experts dropped for it, bytes given back and moved. */
-  readonly resizes: number;
-  readonly shedPlanes: number;
-  readonly shedExperts: number;
-  readonly givenBackBytes: number;
-  readonly movedBytes: number;
-}
-
 export interface EngineInfo {
   readonly modelName: string;
   readonly family: string;
@@ -277,78 +217,6 @@ export interface EngineInfo {
     readonly directory: string | null;
     readonly diskBytes: number;
   } | null;
-}
-
-/** Counters since start unless said otherwise. */
-export interface RecordingMetrics {
-  readonly steps: number;
-  /** Steps that were left out because the disk did not keep up. */
-  readonly droppedSteps: number;
-  /** Bytes that are in the file. */
-  readonly bytes: number;
-  /** Why recording ended; null while it goes on. */
-  readonly failure: string | null;
-}
-
-export interface EngineMetrics {
-  readonly tokensPrefilled: number;
-  readonly tokensDecoded: number;
-  readonly steps: number;
-  readonly hits: number;
-  readonly misses: number;
-  /** Bytes of the planes that were missed, and bytes the disk delivered. */
-  readonly missedBytes: number;
-  readonly bytesRead: number;
-  readonly readsInFlight: number;
-  readonly readErrors: number;
-  readonly prefetch: PrefetchMetrics;
-  /** Of `--record-trace`; null where nothing is recorded. */
-  readonly recording: RecordingMetrics | null;
-  readonly stallMs: number;
-  readonly prefillMs: number;
-  readonly decodeMs: number;
-  /** Now: bit slots in use and in all; experts resident at each number of bits. */
-  readonly slotsUsed: number;
-  readonly slotsTotal: number;
-  readonly residentByBits: Readonly<Record<string, number>>;
-  readonly sequencesOpen: number;
-  readonly sequencesQueued: number;
-  /** In the hands of sequences; those that are only kept are counted by `prefix`. */
-  readonly kvBlocksUsed: number;
-  readonly kvBlocksTotal: number;
-  readonly prefix: PrefixMetrics;
-  /** (token, expert) pairs computed, and the sum of their bits. */
-  readonly pairs: number;
-  readonly pairBits: number;
-  readonly requestsCancelled: number;
-  readonly budgetBytes: number;
-  readonly rssBytes: number;
-  readonly peakRssBytes: number;
-  /** Null for an engine over a fixed number of slots. */
-  readonly memory: MemoryState | null;
-  /** What a missing bit costs in mode `elastic` now: 0 buys all, 1 none above the floors. */
-  readonly elasticPrice: number;
-  readonly gears: GearMetrics;
-  /** Of decode steps only: for figures per token. */
-  readonly decode: {
-    readonly hits: number;
-    readonly misses: number;
-    readonly missedBytes: number;
-    readonly bytesRead: number;
-    readonly stallMs: number;
-  };
-  /** Milliseconds of decode steps spent outside native calls. */
-  readonly decodeScriptMs: number;
-}
-
-/** The moment, for people who watch. */
-export interface EngineLive {
-  /** MoE layers, experts of each. */
-  readonly layers: number;
-  readonly experts: number;
-  /** Bits of each expert that are in memory, by expert key. */
-  readonly residentBits: Uint8Array;
-  readonly metrics: EngineMetrics;
 }
 
 export interface EvaluateOptions {

@@ -7,7 +7,8 @@
  * decode the time from then to the last token as the caller sees it, thread crossings and all.
  */
 import { readFileSync } from 'node:fs';
-import type { EngineClient, EngineMetrics, PrefetchMetrics, Sampling } from '../engine/types.js';
+import type { EngineMetrics, PrefetchMetrics } from '../engine/engine-metrics.js';
+import type { EngineClient, Sampling } from '../engine/types.js';
 import { GREEDY } from '../engine/types.js';
 import { randomWords } from '../model/synthetic/random-pool.js';
 
@@ -31,6 +32,8 @@ export interface BenchResult {
   readonly budgetBytes: number;
   /** What the whole process took at most: VmHWM. */
   readonly peakRssBytes: number;
+  /** Answers at once that the memory is divided for. */
+  readonly maxSequences: number;
   readonly promptTokens: number;
   readonly newTokens: number;
   readonly streams: number;
@@ -82,6 +85,7 @@ export async function runBench(
     mode,
     budgetBytes: memory.total,
     peakRssBytes: peakRssBytes(),
+    maxSequences: memory.maxSequences,
     promptTokens,
     newTokens,
     streams,

@@ -3,7 +3,8 @@
  * scrape, counters of HTTP are kept here.
  */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
-import type { EngineInfo, EngineMetrics, MemoryState } from '../engine/types.js';
+import type { EngineMetrics, MemoryState } from '../engine/engine-metrics.js';
+import type { EngineInfo } from '../engine/types.js';
 
 interface EngineSeries {
   readonly name: string;

@@ -1,6 +1,6 @@
 /** Which of flag, variable, file and default gives a setting its value. */
 import { MoestroError } from '../errors.js';
-import { fileName, flagName, type Setting } from '../settings.js';
+import { fileName, flagName, type Setting } from './setting.js';
 
 /** Raw values by setting key, as commander or a caller of the library gives them. */
 export type RawSettings = Readonly<Record<string, string | number | boolean | readonly string[] | null | undefined>>;

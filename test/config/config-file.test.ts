@@ -9,8 +9,9 @@ import { engineConfig, samplingConfig, serverConfig } from '../../src/config.js'
 import { closest, editDistance } from '../../src/config/closest.js';
 import { loadConfigFile } from '../../src/config/config-file.js';
 import { parseToml, parseYaml } from '../../src/config/parse-file.js';
-import { ALL_SETTINGS, fileName } from '../../src/settings.js';
+import { ALL_SETTINGS } from '../../src/settings/all-settings.js';
 import { findSetting } from '../../src/settings/find.js';
+import { fileName } from '../../src/settings/setting.js';
 
 let root: string;
 beforeAll(() => {

@@ -8,7 +8,8 @@ import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { engineConfig } from '../../src/config.js';
 import { startEngine } from '../../src/engine/client.js';
-import { type EngineConfig, type EngineMetrics, GREEDY } from '../../src/engine/types.js';
+import type { EngineMetrics } from '../../src/engine/engine-metrics.js';
+import { type EngineConfig, GREEDY } from '../../src/engine/types.js';
 import { loadAddon } from '../../src/native/binding.js';
 import { loadTextModel } from '../../src/text/text-model.js';
 

@@ -6,7 +6,8 @@ import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { engineConfig } from '../../src/config.js';
 import { startEngine } from '../../src/engine/client.js';
-import { type EngineClient, GREEDY, type MemoryState } from '../../src/engine/types.js';
+import type { MemoryState } from '../../src/engine/engine-metrics.js';
+import { type EngineClient, GREEDY } from '../../src/engine/types.js';
 
 const POCKET = fileURLToPath(new URL('../../models/pocket.moe', import.meta.url));
 const MIB = 1 << 20;

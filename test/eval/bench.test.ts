@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import type { EngineClient, EngineEvent, EngineMetrics, GenerateRequest } from '../../src/engine/types.js';
+import type { EngineMetrics } from '../../src/engine/engine-metrics.js';
+import type { EngineClient, EngineEvent, GenerateRequest } from '../../src/engine/types.js';
 import { medianOf, runBench } from '../../src/eval/bench.js';
 
 const PREFETCH = { reads: 2, bytes: 30, usefulBytes: 20, lateBytes: 10, wastedBytes: 10, offReason: null };
@@ -11,7 +12,15 @@ function clockedEngine(decodeMs: readonly number[]) {
   let tokensDecoded = 0;
   const asked: GenerateRequest[] = [];
   const client = {
-    info: { modelName: 'm', level: 4, mode: 'exact', isa: 'avx2', threads: 2, vocabSize: 50, memory: { total: 1000 } },
+    info: {
+      modelName: 'm',
+      level: 4,
+      mode: 'exact',
+      isa: 'avx2',
+      threads: 2,
+      vocabSize: 50,
+      memory: { total: 1000, maxSequences: 4 },
+    },
     async metrics() {
       const hits = tokensDecoded * 6;
       const decode = { hits, misses: tokensDecoded * 2, bytesRead: tokensDecoded * 100, stallMs: tokensDecoded / 2 };
@@ -53,6 +62,7 @@ describe('runBench()', () => {
       level: 4,
       mode: 'exact',
       budgetBytes: 1000,
+      maxSequences: 4,
       promptTokens: 20,
       newTokens: 11,
       prefillTps: 100,

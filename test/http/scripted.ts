@@ -4,14 +4,8 @@ import type { AddressInfo } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import { parseBytes } from '../../src/bytes.js';
 import { type ServerConfig, samplingConfig, serverConfig } from '../../src/config.js';
-import type {
-  EngineClient,
-  EngineEvent,
-  EngineInfo,
-  EngineMetrics,
-  GenerateRequest,
-  Usage,
-} from '../../src/engine/types.js';
+import type { EngineMetrics } from '../../src/engine/engine-metrics.js';
+import type { EngineClient, EngineEvent, EngineInfo, GenerateRequest, Usage } from '../../src/engine/types.js';
 import { MoestroError } from '../../src/errors.js';
 import { TextGenerator } from '../../src/generate.js';
 import type { ServerDeps } from '../../src/http/deps.js';

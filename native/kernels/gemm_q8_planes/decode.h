@@ -34,7 +34,10 @@ struct PlaneView {
 
 MOESTRO_INLINE PlaneView view_planes(const PlaneMatrix& w, const PlaneTables& tables, int level) {
   PlaneView view;
-  for (int s = 0; s < 8; ++s) view.slots[s] = w.slots[s], view.next_slots[s] = w.next_slots[s];
+  for (int s = 0; s < 8; ++s) {
+    view.slots[s] = w.slots[s];
+    view.next_slots[s] = w.next_slots[s];
+  }
   view.next_scales = w.next_scales;
   view.group_scales = w.group_scales;
   view.row_scales = w.row_scales;

@@ -12,7 +12,7 @@ import type { LevelPolicy } from '../../experts/precision.js';
 import type { NativeEngine } from '../../native/binding.js';
 import type { BlockTable, KvBlocks } from '../kv-blocks.js';
 import type { Sequence } from '../sequence.js';
-import type { PrefixMetrics } from '../types.js';
+import type { PrefixMetrics } from '../engine-metrics.js';
 import { keyOf, PrefixIndex, type PrefixMatch, type PrefixNode } from './prefix-index.js';
 import {
   type FoundRecord,

@@ -22,7 +22,8 @@ import { fileURLToPath } from 'node:url';
 import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { engineConfig } from '../../../src/config.js';
 import { startEngine } from '../../../src/engine/client.js';
-import { type EngineClient, type EngineMetrics, GREEDY, type Mode, type Usage } from '../../../src/engine/types.js';
+import type { EngineMetrics } from '../../../src/engine/engine-metrics.js';
+import { type EngineClient, GREEDY, type Mode, type Usage } from '../../../src/engine/types.js';
 import { loadTextModel } from '../../../src/text/text-model.js';
 
 const POCKET = fileURLToPath(new URL('../../../models/pocket.moe', import.meta.url));

@@ -1,0 +1,116 @@
+import { address, byteSize, choice, hostNames, keys, origins, path, paths, unless, whole } from './checks.js';
+import type { Setting } from './setting.js';
+
+const LOG_LEVELS = ['silent', 'error', 'warn', 'info', 'debug'] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+/** What the HTTP server is told. */
+export const SERVER_SETTINGS: readonly Setting[] = [
+  {
+    key: 'host',
+    flag: '--host <address>',
+    env: 'MOESTRO_HOST',
+    help: 'address to listen on; "0.0.0.0" opens the server to the network: set a key then',
+    fallback: '127.0.0.1',
+    parse: address,
+  },
+  {
+    key: 'port',
+    flag: '--port <number>',
+    env: 'MOESTRO_PORT',
+    help: 'port to listen on; 0 takes a free one',
+    fallback: '8080',
+    parse: whole(0, 65_535),
+  },
+  {
+    key: 'moreModels',
+    flag: '--more-models <directories>',
+    env: 'MOESTRO_MORE_MODELS',
+    help: 'more .moe directories, comma separated, each loaded when a request names it; one model is in memory at a time',
+    fallback: '',
+    parse: paths,
+    isPath: true,
+  },
+  {
+    key: 'apiKeys',
+    flag: '--api-key <keys>',
+    env: 'MOESTRO_API_KEY',
+    help: 'keys, comma separated, of which each request must carry one (the variable keeps them out of process lists)',
+    fallback: '',
+    parse: keys,
+    isSecret: true,
+    isLive: true,
+  },
+  {
+    key: 'apiKeyFile',
+    flag: '--api-key-file <file>',
+    env: 'MOESTRO_API_KEY_FILE',
+    help: 'a file with more keys, one a line, # before remarks; read again on SIGHUP',
+    fallback: '',
+    parse: path,
+    isPath: true,
+    isLive: true,
+  },
+  {
+    key: 'keyRequestsPerMinute',
+    flag: '--key-requests-per-minute <count>',
+    env: 'MOESTRO_KEY_REQUESTS_PER_MINUTE',
+    help: 'requests that one API key may send a minute, or "none" for no limit; a line of the key file may say another',
+    fallback: 'none',
+    parse: unless('none', whole(1, 1_000_000)),
+    isLive: true,
+  },
+  {
+    key: 'keyAtOnce',
+    flag: '--key-at-once <count>',
+    env: 'MOESTRO_KEY_AT_ONCE',
+    help: 'requests of one API key under way at once, or "none" for no limit; a line of the key file may say another',
+    fallback: 'none',
+    parse: unless('none', whole(1, 1_000_000)),
+    isLive: true,
+  },
+  {
+    key: 'allowedHosts',
+    flag: '--allowed-host <names>',
+    env: 'MOESTRO_ALLOWED_HOST',
+    help: 'names, comma separated, under which browsers may call a server on loopback beside "localhost" and addresses; "*" for any',
+    fallback: '',
+    parse: hostNames,
+    isLive: true,
+  },
+  {
+    key: 'corsOrigins',
+    flag: '--cors-origin <origins>',
+    env: 'MOESTRO_CORS_ORIGIN',
+    help: 'web origins, comma separated, whose pages may call; pages served from this machine may, "*" lets all',
+    fallback: '',
+    parse: origins,
+    isLive: true,
+  },
+  {
+    key: 'bodyLimit',
+    flag: '--body-limit <size>',
+    env: 'MOESTRO_BODY_LIMIT',
+    help: 'largest request body',
+    fallback: '32MiB',
+    parse: byteSize,
+  },
+  {
+    key: 'pingSeconds',
+    flag: '--ping-seconds <seconds>',
+    env: 'MOESTRO_PING_SECONDS',
+    help: 'seconds of silence after which a stream gets a comment line, so that clients do not give up',
+    // Stall watchdogs of clients start at 20 s.
+    fallback: '10',
+    parse: whole(1, 3600),
+  },
+  {
+    key: 'logLevel',
+    flag: '--log-level <level>',
+    env: 'MOESTRO_LOG_LEVEL',
+    help: `what is logged to standard error: ${LOG_LEVELS.join(', ')}`,
+    fallback: 'warn',
+    parse: choice<LogLevel>(...LOG_LEVELS),
+    isLive: true,
+  },
+];
