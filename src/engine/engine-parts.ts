@@ -173,7 +173,7 @@ export function createGears(parts: EngineParts, { layers, experts }: Residency, 
   const { gear = 'auto', targetTps, maxSequences, tokenGapMs = TOKEN_GAP_MS } = parts;
   const mode = gear === 'auto' && typeof targetTps === 'number' ? 'joint' : gear;
   const likeness = new Likeness(layers * experts, Math.min(maxSequences, LIKENESS_STREAMS_MAX));
-  if (mode !== 'joint') forward.likeness = likeness;
+  if (mode !== 'joint') forward.levels.likeness = likeness;
   return new Gears(mode, tokenGapMs, (first, second) => likeness.of(first, second));
 }
 

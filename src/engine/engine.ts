@@ -65,7 +65,7 @@ export class Engine {
     this.#price = new ElasticPrice(parts);
     this.residency = createResidency(parts);
     this.#forward = createForward(parts, this.residency);
-    this.#forward.elasticPrice = (done) => this.#price.at(done);
+    this.#forward.levels.elasticPrice = (done) => this.#price.at(done);
     this.#blocks = new KvBlocks(plan.kvBlocks, KV_BLOCK_TOKENS, plan.contextLength);
     this.#prefixes = prefix === undefined ? null : new PrefixCache({ native, blocks: this.#blocks, now, ...prefix });
     if (this.#prefixes !== null) this.#prefixes.onLanded = () => this.onWork();

@@ -3,48 +3,40 @@
  * and what crosses is ids, weights, plans and counters.
  */
 import assert from 'node:assert/strict';
-import { addElastic, createElasticScratch, type ElasticScratch, raiseElastic } from '../experts/elastic.js';
 import { createLayerPlan, type LayerPlan } from '../experts/layer-plan.js';
-import type { Likeness } from '../experts/likeness.js';
 import { planExperts, planResident, type Routing } from '../experts/plan.js';
 import type { PlanSettings } from '../experts/plan-settings.js';
-import { chooseLevels, type PrecisionModel } from '../experts/precision.js';
+import type { PrecisionModel } from '../experts/precision.js';
 import { expertCapacity, type Residency } from '../experts/residency.js';
+import type { RoutingTrace } from '../experts/trace.js';
 import type { Architecture } from '../model/manifest.js';
 import { COMPLETION_STRIDE, GROUP, GROUP_STRIDE, type NativeEngine, READ_STRIDE } from '../native/binding.js';
 import type { Batch } from './batch.js';
+import { LayerLevels } from './layer-levels.js';
 import { type ExpertFile, packGroup, packReads, VerifiedPlanes } from './pack.js';
 import { Prefetch, type PrefetchSettings } from './prefetch.js';
 import { readError } from './read-error.js';
+import { RecordedRouting } from './recorded-routing.js';
 import { ResidentLayers } from './resident-layers.js';
 import { StepReport } from './step-report.js';
 import type { TraceRecorder } from './trace-recorder.js';
 import type { WeightCounts } from './weight-counts.js';
-
-/**
- * Recorded routing in place of the router's: benchmarks only. `step` is a place in the recording, `layer` counts MoE layers.
- * A stream begins where the recording was when it came, counted in tokens since start, and reads on from there.
- */
-export interface RoutingTrace {
-  routingFor(step: number, layer: number, tokenCount: number, ids: Uint16Array, weights: Float32Array): void;
-}
 
 export interface ForwardModel extends ExpertFile {
   readonly name: string;
   readonly architecture: Architecture;
   readonly fullLevel: number;
   readonly precision: PrecisionModel;
-  readonly trace: RoutingTrace | null;
-  /** Whether each stream's experts are other ones than the recording's, so that streams are unlike: benchmarks only. */
+  /** Recorded routing in place of the router's: benchmarks only. */
+  readonly trace: Pick<RoutingTrace, 'routingFor'> | null;
+  /** Whether each stream's experts are other ones than the recording's, so that streams are unlike. */
   readonly isTraceTurned?: boolean;
 }
-
-/** Of a prompt, the last tokens tell what its answer will ask for. */
-const LIKENESS_TOKENS = 64;
 
 export class Forward {
   readonly report: StepReport;
   readonly prefetch: Prefetch;
+  readonly levels: LayerLevels;
   /** Set while routing weights are counted. */
   weightCounts: WeightCounts | null = null;
   readonly #native: NativeEngine;
@@ -67,20 +59,11 @@ export class Forward {
   readonly #completions: Int32Array;
   /** errno of each expert's last failed read in this layer; empty unless one failed. */
   readonly #errors = new Map<number, number>();
-  /** Price of a missing bit in elastic mode when so large a share of the layers has run: the governor's word. */
-  elasticPrice: (done: number) => number = () => 0;
-  readonly #elastic: ElasticScratch;
-  #tokensRun = 0;
   readonly #resident: ResidentLayers;
   /** Of the step at hand: see ResidentLayers.levelOf. */
   #plainLevel: number | null = null;
   #mayEvict = true;
-  /** Where each stream began in the recording. */
-  readonly #traceOrigins = new Map<number, number>();
-  /** Which streams ask for the same experts; null where nobody wants to know. */
-  likeness: Likeness | null = null;
-  /** By row: where its uses are counted in this step. */
-  readonly #rowUses: (Float32Array | null)[] = [];
+  readonly #recorded: RecordedRouting | null;
 
   constructor(
     native: NativeEngine,
@@ -114,8 +97,10 @@ export class Forward {
     this.#reads = new Int32Array(expertCount * READ_STRIDE);
     this.#offsets = new Float64Array(expertCount);
     this.#completions = new Int32Array(Math.max(64, expertCount) * COMPLETION_STRIDE);
-    this.#elastic = createElasticScratch(expertCount);
     this.report = new StepReport(limits.rows);
+    this.levels = new LayerLevels(residency, model.fullLevel, this.report);
+    const { trace, isTraceTurned = false } = model;
+    this.#recorded = trace === null ? null : new RecordedRouting(trace, expertCount, isTraceTurned);
     this.#resident = new ResidentLayers(native, residency, model, limits.tokens);
     this.prefetch = new Prefetch({
       native,
@@ -159,7 +144,7 @@ export class Forward {
       if (moeLayers[moe] === layer) ++moe;
       ++layer;
     }
-    this.#tokensRun += tokens;
+    this.#recorded?.endStep(tokens);
     this.recorder?.endStep();
     return this.report;
   }
@@ -200,9 +185,9 @@ export class Forward {
   #runExperts(layer: number, moe: number, batch: Batch): number {
     const routing = this.#routing;
     const residency = this.#residency;
-    if (this.#model.trace !== null) this.#replayRouting(this.#model.trace, moe, batch);
+    this.#recorded?.replay(moe, batch, routing);
     routing.layer = moe;
-    this.#choosePrecision(batch);
+    this.levels.choose(batch, routing);
     this.weightCounts?.add(routing);
     this.prefetch.settle(routing, this.#landReads);
     this.recorder?.layer(routing, residency);
@@ -222,39 +207,14 @@ export class Forward {
     this.#routing.live.fill(1, 0, batch.tokens);
     let longest = 1;
     for (let row = 0; row < batch.rowCount; ++row) longest = Math.max(longest, batch.rowTokens[row]!);
-    const isWatched = this.#model.trace !== null || this.recorder !== null || this.weightCounts !== null;
+    const isWatched = this.#recorded !== null || this.recorder !== null || this.weightCounts !== null;
     this.#plainLevel = isWatched ? null : this.#resident.levelOf(batch);
-    this.#openUses(batch);
+    this.levels.begin(batch);
     this.#residency.uses.advance(longest);
     const capacity = expertCapacity(this.#residency);
     // Where everything fits there is no choice to learn for; a budget that shrinks meanwhile counts from the next step on.
     this.#mayEvict = capacity < this.#residency.residentBits.length;
     if (this.#mayEvict) this.#residency.reuse.beginStep(batch.rowCount, batch.rowIds, batch.rowTokens, capacity);
-  }
-
-  /** Where everything fits it does not matter who is alike. */
-  #openUses({ rowCount, rowIds, rowTokens }: Batch): void {
-    const { layers, experts } = this.#residency;
-    const isCounted = this.likeness !== null && expertCapacity(this.#residency) < layers * experts;
-    this.likeness?.beginStep();
-    for (let row = 0; row < rowCount; ++row) {
-      this.#rowUses[row] = isCounted ? this.likeness!.open(rowIds[row]!, rowTokens[row]!) : null;
-    }
-  }
-
-  #replayRouting(trace: RoutingTrace, layer: number, batch: Batch): void {
-    const { topK, ids, weights } = this.#routing;
-    for (let row = 0, token = 0; row < batch.rowCount; ++row) {
-      const count = batch.rowTokens[row]!;
-      const id = batch.rowIds[row]!;
-      const position = batch.positions[token]!;
-      const origin = this.#traceOrigins.get(id) ?? this.#tokensRun + token - position;
-      this.#traceOrigins.set(id, origin);
-      const [from, to] = [token * topK, (token + count) * topK];
-      trace.routingFor(origin + position, layer, count, ids.subarray(from, to), weights.subarray(from, to));
-      if (this.#model.isTraceTurned === true) turnExperts(ids, from, to, id, layer, this.#residency.experts);
-      token += count;
-    }
   }
 
   /**
@@ -305,64 +265,6 @@ export class Forward {
     report.hits += plan.hits;
     report.misses += plan.misses;
     report.missedBytes += plan.missedBitSlots * bitBytes + plan.missedScaleSlots * scaleBytes;
-  }
-
-  /** Levels of every (token, rank), the uses that eviction goes by, and what answers were computed at. */
-  #choosePrecision(batch: Batch): void {
-    const { architecture, fullLevel } = this.#model;
-    const { topK, expertCount } = architecture;
-    const { ids, weights, levels, live, layer } = this.#routing;
-    const { report } = this;
-    const uses = this.#residency.uses;
-    const isElastic = this.#addElastic(batch);
-    const price = isElastic ? this.elasticPrice(layer / this.#residency.layers) : 0;
-    let token = 0;
-    for (let row = 0; row < batch.rowCount; ++row) {
-      const last = token + batch.rowTokens[row]! - 1;
-      const policy = batch.rowPolicies[row]!;
-      const own = this.#rowUses[row]!;
-      for (; token <= last; ++token) {
-        if (live[token] === 0) continue;
-        if (policy.isElastic === true) {
-          raiseElastic(policy, price, this.#routing, token, this.#residency, layer * expertCount, this.#elastic);
-        } else {
-          chooseLevels(policy, layer, weights, topK, token, levels);
-        }
-        for (let at = token * topK; at < (token + 1) * topK; ++at) {
-          const key = layer * expertCount + ids[at]!;
-          uses.record(key, last - token);
-          if (own !== null && last - token < LIKENESS_TOKENS) own[key] = own[key]! + 1;
-          const level = levels[at]!;
-          const weight = weights[at]!;
-          report.bits[row] = report.bits[row]! + level;
-          report.mass[row] = report.mass[row]! + weight;
-          if (level < fullLevel) report.massBelow[row] = report.massBelow[row]! + weight;
-        }
-        report.pairs[row] = report.pairs[row]! + topK;
-      }
-    }
-  }
-
-  /** What the tokens of elastic requests want together; false when there are none. */
-  #addElastic(batch: Batch): boolean {
-    const { live } = this.#routing;
-    let isElastic = false;
-    let token = 0;
-    for (let row = 0; row < batch.rowCount; ++row) {
-      const policy = batch.rowPolicies[row]!;
-      const end = token + batch.rowTokens[row]!;
-      if (policy.isElastic !== true) {
-        token = end;
-        continue;
-      }
-      if (!isElastic) {
-        this.#elastic.squares.fill(0);
-        this.#elastic.level.fill(0);
-      }
-      isElastic = true;
-      for (; token < end; ++token) if (live[token] === 1) addElastic(policy, this.#routing, token, this.#elastic);
-    }
-    return isElastic;
   }
 
   /** Evictions, slots and reads of a wave. */
@@ -439,10 +341,4 @@ export class Forward {
       for (let other = 0; other < batch.tokens; ++other) if (batch.rows[other] === row) this.#routing.live[other] = 0;
     }
   }
-}
-
-/** Moves the ids of one stream round by a number of its own for each layer. */
-function turnExperts(ids: Uint16Array, from: number, to: number, id: number, layer: number, experts: number): void {
-  const by = Math.imul(Math.imul(id, 0x9e3779b1) ^ (layer + 1), 0x85ebca6b) >>> 16;
-  for (let at = from; at < to; ++at) ids[at] = (ids[at]! + by) % experts;
 }

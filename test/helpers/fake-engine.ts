@@ -3,7 +3,7 @@
 import { crc32 } from 'node:zlib';
 import { Engine } from '../../src/engine/engine.js';
 import type { EngineSink } from '../../src/engine/engine-sink.js';
-import type { ForwardModel, RoutingTrace } from '../../src/engine/forward.js';
+import type { ForwardModel } from '../../src/engine/forward.js';
 import { KV_BLOCK_TOKENS } from '../../src/engine/memory-plan.js';
 import type { Pressure } from '../../src/engine/memory-watch.js';
 import { PrefixStore, type PrefixStoreParts } from '../../src/engine/prefix/prefix-store.js';
@@ -66,7 +66,7 @@ export interface FakeEngineOptions {
   readonly faultRanges?: readonly number[];
   readonly settings?: PlanSettings;
   /** Recorded routing in place of the router's. */
-  readonly trace?: RoutingTrace;
+  readonly trace?: ForwardModel['trace'];
   readonly now?: () => number;
   /** Keeps a budget of so many bytes for experts; `experts` is where they start. */
   readonly keptExpertBytes?: number;
