@@ -125,6 +125,7 @@ export class Forward {
       settings: prefetch,
       scratch: this.#plan.scratch,
       topK,
+      now,
     });
   }
 
