@@ -206,7 +206,7 @@ export class Engine {
     ++this.#step;
     const stepMs = this.#parts.now() - started;
     if (tokens === this.#batch.rowCount) this.#price.stepped(stepMs, report.stallMs);
-    this.#forward.prefetch.end(report.missedBytes, isDecode && tokens === 1 ? stepMs : null);
+    this.#forward.prefetch.end(report, isDecode && tokens === 1 ? stepMs : null);
     this.#counters.stepped(report, {
       isDecode,
       decoded,

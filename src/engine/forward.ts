@@ -110,6 +110,7 @@ export class Forward {
       settings: prefetch,
       scratch: this.#plan.scratch,
       topK,
+      now,
     });
   }
 

@@ -10,14 +10,22 @@ import type { Routing } from '../experts/plan.js';
 import type { PlanSettings } from '../experts/plan-settings.js';
 import { BenefitSwitch } from '../experts/prediction/benefit-switch.js';
 import { ByteBucket } from '../experts/prediction/byte-bucket.js';
-import { believed, createGuesses, type Guesses, rankAbsent } from '../experts/prediction/choose-guesses.js';
+import {
+  believed,
+  createGuesses,
+  type Guesses,
+  markExpected,
+  rankAbsent,
+} from '../experts/prediction/choose-guesses.js';
 import { Confidence } from '../experts/prediction/confidence.js';
 import { GUESS_LIMITS, makeRoomForGuess } from '../experts/prediction/guess-limits.js';
+import { IdleTime } from '../experts/prediction/idle-time.js';
 import { PairStatistics } from '../experts/prediction/pair-statistics.js';
 import type { Residency } from '../experts/residency.js';
 import { type NativeEngine, READ_STRIDE } from '../native/binding.js';
-import { type ExpertFile, packRead, type VerifiedPlanes } from './pack.js';
 import type { PrefetchMetrics } from './engine-metrics.js';
+import { type ExpertFile, packRead, type VerifiedPlanes } from './pack.js';
+import type { StepReport } from './step-report.js';
 import type { PrefetchMode } from './types.js';
 
 /** Where guesses come from: the next layer's router asked early, or statistics where routing is recorded. */
@@ -47,12 +55,16 @@ export class Prefetch {
   readonly #topK: number;
   readonly #statistics: PairStatistics | null;
   readonly #confidence = new Confidence();
+  readonly #idle = new IdleTime();
+  readonly #now: () => number;
+  /** When the guesses about #guessedLayer were made. */
+  #guessedAt = 0;
   readonly #switch = new BenefitSwitch();
   readonly #bucket: ByteBucket;
   readonly #guesses: Guesses;
   readonly #scores: Float32Array;
   readonly #tokenScores: Float32Array;
-  readonly #isGuessed: Uint8Array;
+  readonly #isExpected: Uint8Array;
   readonly #read = new Int32Array(READ_STRIDE);
   readonly #offset = new Float64Array(1);
   /** By key: 1 while a read on a guess is on its way. */
@@ -81,9 +93,11 @@ export class Prefetch {
     readonly settings: PrefetchSettings;
     readonly scratch: PlanScratch;
     readonly topK: number;
+    readonly now: () => number;
   }) {
     const { residency, file, settings } = parts;
     this.#native = parts.native;
+    this.#now = parts.now;
     this.#residency = residency;
     this.#file = file;
     this.#verified = parts.verified;
@@ -100,7 +114,7 @@ export class Prefetch {
     this.#guesses = createGuesses(GUESS_LIMITS.guessesMax, residency.experts);
     this.#scores = new Float32Array(residency.experts);
     this.#tokenScores = new Float32Array(TOKENS_MAX * residency.experts);
-    this.#isGuessed = new Uint8Array(residency.experts);
+    this.#isExpected = new Uint8Array(residency.experts);
     this.#isReading = new Uint8Array(keys);
     this.#open = new Int32Array(4 * GUESS_LIMITS.guessesMax);
     this.#before = new Uint16Array(TOKENS_MAX * parts.topK);
@@ -127,13 +141,13 @@ export class Prefetch {
       residency.residentBits[first + expert] === 0 && residency.readingBits[first + expert] === 0;
     const guesses = rankAbsent(this.#scores, this.#topK * this.#tokens, isAbsent, this.#guesses);
     this.#guessedLayer = moe;
-    const count = believed(guesses, this.#confidence, this.#settings.confidenceLeast);
-    this.#isGuessed.fill(0);
-    for (let i = 0; i < count; ++i) this.#isGuessed[guesses.experts[i]!] = 1;
+    this.#guessedAt = this.#now();
+    const count = believed(guesses, this.#confidence, this.#idle, this.#settings.confidenceLeast);
+    markExpected(this.#scores, this.#topK * this.#tokens, guesses, count, this.#isExpected);
     for (let i = 0; i < count && this.#openCount < this.#open.length; ++i) {
       if (
         this.#bucket.bytes < this.#recordBytes ||
-        !makeRoomForGuess(moe, this.#isGuessed, this.#residency, plan, this.#scratch)
+        !makeRoomForGuess(moe, this.#isExpected, this.#residency, plan, this.#scratch)
       )
         return;
       this.#submit(first + guesses.experts[i]!);
@@ -148,6 +162,7 @@ export class Prefetch {
    */
   settle(routing: Routing, land: (wait: boolean) => void): void {
     if (this.#settings.mode === 'off') return;
+    const windowMs = this.#guessedLayer === routing.layer ? this.#now() - this.#guessedAt : 0;
     this.#learn(routing);
     const residency = this.#residency;
     const first = routing.layer * residency.experts;
@@ -161,7 +176,8 @@ export class Prefetch {
       else this.#native.cancelRead(key);
       while (wanted > residency.readingBits[key]! && residency.readingBits[key]! > 0) land(true);
     }
-    this.#count(routing, first);
+    const isShort = this.#count(routing, first);
+    if (windowMs > 0) this.#idle.observe(windowMs, isShort);
   }
 
   /** A read has ended, of which so many bytes were read. To be told before residency is; false when it was none of ours. */
@@ -197,9 +213,10 @@ export class Prefetch {
     };
   }
 
-  /** A step has ended: `demandBytes` were missed; of decode steps its milliseconds. */
-  end(demandBytes: number, decodeMs: number | null): void {
-    this.#bucket.earn(demandBytes);
+  /** A step has ended, and what it reports; of decode steps its milliseconds. */
+  end({ missedBytes, misses, stallMs }: StepReport, decodeMs: number | null): void {
+    this.#bucket.earn(missedBytes);
+    if (this.#isActive) this.#idle.end(stallMs, misses);
     if (this.#settings.mode !== 'auto' || decodeMs === null) return;
     const verdict = this.#switch.stepped(decodeMs);
     if (verdict === null) return;
@@ -268,16 +285,20 @@ export class Prefetch {
     this.#before.set(ids.subarray(0, tokens * topK));
   }
 
-  /** Right guesses leave probation, whenever they were made; what is still on its way stays open. */
-  #count(routing: Routing, first: number): void {
+  /** Right guesses leave probation, whenever they were made; what is still on its way stays open. Returns whether some right one is. */
+  #count(routing: Routing, first: number): boolean {
     const { ids, topK, live } = routing;
     const residency = this.#residency;
+    let isLate = false;
     for (let at = 0; at < routing.tokens * topK; ++at) {
       const key = first + ids[at]!;
       if (residency.onProbation[key] === 0 || live[Math.floor(at / topK)] === 0) continue;
       residency.used(key);
       this.#usefulBytes += this.#recordBytes;
-      if (residency.readingBits[key]! > 0) this.#lateBytes += this.#recordBytes;
+      if (residency.readingBits[key]! > 0) {
+        this.#lateBytes += this.#recordBytes;
+        isLate = true;
+      }
       this.#bucket.refund(this.#recordBytes);
     }
     let kept = 0;
@@ -286,6 +307,7 @@ export class Prefetch {
       if (this.#isReading[key] === 1) this.#open[kept++] = key;
     }
     this.#openCount = kept;
+    return isLate;
   }
 }
 

@@ -145,15 +145,21 @@ function findVictim(
     }
   }
   if (!isStreaming || takenElsewhere < settings.streamWindow || count === 0) {
-    const largest = largestOther(plan.layer, view, plan.scratch);
-    if (largest >= 0) count = addCandidates(largest, count, view, plan.scratch);
-    for (let before = 1; before <= DONORS_BEFORE && before < view.layers; ++before) {
-      const donor = (plan.layer - before + view.layers) % view.layers;
-      const isAbove = plan.scratch.layerExperts[donor]! > view.floors[donor]!;
-      if (donor !== largest && isAbove) count = addCandidates(donor, count, view, plan.scratch);
-    }
+    count = addOthers(plan.layer, count, view, plan.scratch);
   }
   return settings.chooseVictim(candidates, count, view.uses, plan.layer);
+}
+
+/** Candidates of other layers: of the one furthest above its floor, and of those that ran just before `layer`. */
+function addOthers(layer: number, count: number, view: ResidencyView, scratch: PlanScratch): number {
+  const largest = largestOther(layer, view, scratch);
+  if (largest >= 0) count = addCandidates(largest, count, view, scratch);
+  for (let before = 1; before <= DONORS_BEFORE && before < view.layers; ++before) {
+    const donor = (layer - before + view.layers) % view.layers;
+    const isAbove = scratch.layerExperts[donor]! > view.floors[donor]!;
+    if (donor !== largest && isAbove) count = addCandidates(donor, count, view, scratch);
+  }
+  return count;
 }
 
 function addCandidates(layer: number, count: number, view: ResidencyView, scratch: PlanScratch): number {
@@ -178,33 +184,28 @@ function largestOther(layer: number, view: ResidencyView, scratch: PlanScratch):
 }
 
 /**
- * Whose slots does a guess about `layer` take? What an earlier guess got wrong, else as a miss of that layer would choose.
+ * Whose slots does a guess about `layer` take? Those of what an earlier guess got wrong, else as a miss of that layer would
+ * choose: from the same candidates, less what the layer itself is expected to use. Nothing is in use.
  *
- * @param runningLayer whose experts are in use; -1 for none.
- * @param isGuessed by expert of the layer: 1 for those that are wanted themselves.
+ * @param isExpected Uint8Array [experts]: 1 for experts of the layer that it will probably want, guessed or resident.
  * @returns the key, or -1 when nothing may go.
  */
 export function victimOfGuess(
   layer: number,
-  runningLayer: number,
-  isGuessed: Uint8Array,
+  isExpected: Uint8Array,
   view: ResidencyView,
   settings: PlanSettings,
   scratch: PlanScratch,
 ): number {
-  const { candidates } = scratch;
+  const { candidates, layerExperts, bits } = scratch;
+  layerExperts.set(view.layerExperts);
+  bits.set(view.residentBits);
   let count = 0;
-  const consider = (from: number, key: number): boolean => {
-    if (view.residentBits[key] === 0 || view.readingBits[key]! > 0) return false;
-    if (from === layer && isGuessed[key - layer * view.experts] === 1) return false;
+  for (let expert = 0, key = layer * view.experts; expert < view.experts; ++expert, ++key) {
+    if (bits[key] === 0 || view.readingBits[key]! > 0 || isExpected[expert] === 1) continue;
     candidates[count++] = key;
-    return view.onProbation[key] === 1;
-  };
-  scratch.layerExperts.set(view.layerExperts);
-  const donor = largestOther(layer, view, scratch);
-  for (const from of [layer, donor]) {
-    if (from < 0 || from === runningLayer) continue;
-    for (let key = from * view.experts; key < (from + 1) * view.experts; ++key) if (consider(from, key)) return key;
   }
+  count = addOthers(layer, count, view, scratch);
+  for (let i = 0; i < count; ++i) if (view.onProbation[candidates[i]!] === 1) return candidates[i]!;
   return settings.chooseVictim(candidates, count, view.uses, layer);
 }

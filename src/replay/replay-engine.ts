@@ -26,6 +26,8 @@ export interface EngineReplayOptions {
   readonly onStart?: (reuse: ReuseModel) => void;
   /** Reads on a guess, from index statistics, on this machine. */
   readonly speculates?: MachineModel;
+  /** As GUESS_LIMITS has it, unless a test says otherwise. */
+  readonly confidenceLeast?: number;
 }
 
 export function replayEngine(trace: TraceToReplay, share: number, options: EngineReplayOptions = {}): CacheRun {
@@ -56,13 +58,16 @@ export function replayEngine(trace: TraceToReplay, share: number, options: Engin
   };
   const misses = new Uint16Array(tokens * layers);
   const machine = options.speculates;
-  const speculation = machine === undefined ? null : new Speculation(residency, plan.scratch, topK, machine);
+  const speculation =
+    machine === undefined ? null : new Speculation(residency, plan.scratch, topK, machine, options.confidenceLeast);
   let demandBytes = 0;
   let stallMs = 0;
   for (let token = 0; token < tokens; ++token) {
     residency.uses.advance(1);
     residency.reuse.beginStep(1, STREAM, ONE_ROW, slots);
     const demandBefore = demandBytes;
+    const stallBefore = stallMs;
+    let missed = 0;
     for (let layer = 0; layer < layers; ++layer) {
       const event = token * layers + layer;
       if (layer > 0) speculation?.guess(layer, settings);
@@ -75,6 +80,7 @@ export function replayEngine(trace: TraceToReplay, share: number, options: Engin
       speculation?.settle(routing);
       residency.reuse.observe(routing, residency.residentBits, slots);
       misses[event] = planExperts(routing, residency, settings, plan).misses;
+      missed += plan.misses;
       if (speculation !== null) {
         demandBytes += plan.missedScaleSlots * machine!.expertBytes;
         stallMs += eventStallMs(plan.misses, topK, machine!, speculation.lateMs, speculation.busyMs);
@@ -82,7 +88,7 @@ export function replayEngine(trace: TraceToReplay, share: number, options: Engin
       }
       carryOut(plan, residency);
     }
-    speculation?.end(demandBytes - demandBefore);
+    speculation?.end(demandBytes - demandBefore, missed, stallMs - stallBefore);
   }
   return speculation === null
     ? { misses, slots }

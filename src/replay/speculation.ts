@@ -6,9 +6,16 @@ import type { PlanScratch } from '../experts/layer-plan.js';
 import type { Routing } from '../experts/plan.js';
 import type { PlanSettings } from '../experts/plan-settings.js';
 import { ByteBucket } from '../experts/prediction/byte-bucket.js';
-import { believed, createGuesses, type Guesses, rankAbsent } from '../experts/prediction/choose-guesses.js';
+import {
+  believed,
+  createGuesses,
+  type Guesses,
+  markExpected,
+  rankAbsent,
+} from '../experts/prediction/choose-guesses.js';
 import { Confidence } from '../experts/prediction/confidence.js';
 import { GUESS_LIMITS, makeRoomForGuess } from '../experts/prediction/guess-limits.js';
+import { IdleTime } from '../experts/prediction/idle-time.js';
 import { PairStatistics } from '../experts/prediction/pair-statistics.js';
 import { expertCapacity, type Residency } from '../experts/residency.js';
 import { type SettledGuesses, settleGuesses } from './guess-reads.js';
@@ -21,12 +28,14 @@ export class Speculation {
   readonly #scratch: PlanScratch;
   readonly #machine: MachineModel;
   readonly #topK: number;
+  readonly #confidenceLeast: number;
   readonly #statistics: PairStatistics;
   readonly #confidence = new Confidence();
+  readonly #idle = new IdleTime();
   readonly #bucket: ByteBucket;
   readonly #guesses: Guesses;
   readonly #scores: Float32Array;
-  readonly #isGuessed: Uint8Array;
+  readonly #isExpected: Uint8Array;
   readonly #before: Uint16Array;
   /** Whether it has room for guesses at all. */
   readonly #isActive: boolean;
@@ -38,18 +47,25 @@ export class Speculation {
   #usefulBytes = 0;
   #lateBytes = 0;
 
-  constructor(residency: Residency, scratch: PlanScratch, topK: number, machine: MachineModel) {
+  constructor(
+    residency: Residency,
+    scratch: PlanScratch,
+    topK: number,
+    machine: MachineModel,
+    confidenceLeast: number = GUESS_LIMITS.confidenceLeast,
+  ) {
     const { layers, experts } = residency;
     const capacity = expertCapacity(residency);
     this.#residency = residency;
     this.#scratch = scratch;
     this.#machine = machine;
     this.#topK = topK;
+    this.#confidenceLeast = confidenceLeast;
     this.#statistics = new PairStatistics(layers, experts);
     this.#bucket = new ByteBucket(GUESS_LIMITS.wasteShare, GUESS_LIMITS.bucketRecords * machine.expertBytes);
     this.#guesses = createGuesses(GUESS_LIMITS.guessesMax, experts);
     this.#scores = new Float32Array(experts);
-    this.#isGuessed = new Uint8Array(experts);
+    this.#isExpected = new Uint8Array(experts);
     this.#before = new Uint16Array(topK);
     this.#isActive = capacity >= GUESS_LIMITS.capacityLeast * topK && capacity < layers * experts;
   }
@@ -82,13 +98,12 @@ export class Speculation {
     const isAbsent = (expert: number) => residency.residentBits[first + expert] === 0;
     const guesses = rankAbsent(this.#scores, this.#topK, isAbsent, this.#guesses);
     this.#hasGuessed = true;
-    const count = believed(guesses, this.#confidence, GUESS_LIMITS.confidenceLeast);
-    this.#isGuessed.fill(0);
-    for (let i = 0; i < count; ++i) this.#isGuessed[guesses.experts[i]!] = 1;
+    const count = believed(guesses, this.#confidence, this.#idle, this.#confidenceLeast);
+    markExpected(this.#scores, this.#topK, guesses, count, this.#isExpected);
     for (let i = 0; i < count; ++i) {
       if (
         this.#bucket.bytes < this.#machine.expertBytes ||
-        !makeRoomForGuess(layer, this.#isGuessed, residency, settings, this.#scratch)
+        !makeRoomForGuess(layer, this.#isExpected, residency, settings, this.#scratch)
       )
         return;
       const key = first + guesses.experts[i]!;
@@ -100,6 +115,7 @@ export class Speculation {
 
   /** The router has spoken, and the layer is not planned yet: what is read by now is resident. */
   settle(routing: Routing): void {
+    const hadGuessed = this.#hasGuessed;
     this.#learn(routing);
     const residency = this.#residency;
     const first = routing.layer * residency.experts;
@@ -116,6 +132,7 @@ export class Speculation {
       if (residency.readingBits[key]! > 0) this.#lateBytes += this.#machine.expertBytes;
       this.#bucket.refund(this.#machine.expertBytes);
     }
+    if (hadGuessed) this.#idle.observe(this.#machine.layerMs, this.lateMs.length > 0);
   }
 
   /** The layer is planned: its last reads on a guess end, landed or stopped. */
@@ -129,9 +146,10 @@ export class Speculation {
     this.#settled = NONE;
   }
 
-  /** A token has run, of which so many bytes were missed. */
-  end(demandBytes: number): void {
+  /** A token has run, of which so many bytes were missed, and which waited for so many experts. */
+  end(demandBytes: number, misses: number, stallMs: number): void {
     this.#bucket.earn(demandBytes);
+    if (this.#isActive) this.#idle.end(stallMs, misses);
   }
 
   #learn({ layer, ids }: Routing): void {

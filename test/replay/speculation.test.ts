@@ -124,22 +124,6 @@ describe('eventStallMs() after guesses', () => {
 });
 
 describe('runReplay() with --prefetch statistics', () => {
-  // Nothing is known of layer 1, so experts 0 to 3 are as good as any, and it wants 1. Layer 0 reads on demand: 1.5 ms.
-  const first = { name: 'first', recording: recordingOf(1, 2, 1, (_, layer) => (layer === 0 ? 5 : 1)), experts: 8 };
-
-  it.each([
-    // All four are with the disk at -2 ms and land at -.5, .5, 1.5 and 2.5: waits of .5 for 1, 1.75 for the disk.
-    [8, 2, { usefulBytes: 0, lateBytes: 1000, wastedBytes: 3000, bytesPerToken: 5000, stallMs: 3.75 }],
-    // One at a time: 0 lands at -.5, 1 is asked for when the router has spoken, 2 and 3 are never read.
-    [2, 2, { usefulBytes: 0, lateBytes: 1000, wastedBytes: 1000, bytesPerToken: 3000, stallMs: 3 }],
-    // They land at -2.5, -1.5, -.5 and .5: 1 runs until .25 and the layer ends at .5.
-    [8, 4, { usefulBytes: 1000, lateBytes: 0, wastedBytes: 3000, bytesPerToken: 5000, stallMs: 1.75 }],
-  ])('runReplay() counts guesses at depth %d, %d ms a layer', (queueDepth, layerMs, expected) => {
-    const [off, on] = replayed(first, 50, { ...MACHINE, queueDepth, layerMs }, 'off', 'statistics');
-    expect(off).toMatchObject({ usefulBytes: 0, lateBytes: 0, wastedBytes: 0, bytesPerToken: 2000, stallMs: 3 });
-    expect(on).toMatchObject({ prefetch: 'statistics', ...expected });
-  });
-
   it('runReplay() waits less where one layer says what the next one wants, and reads little more', () => {
     // A walk through more experts than there are slots for, always in the same order.
     const recording = recordingOf(400, 2, 1, (token, layer) => (token * (layer === 0 ? 5 : 3)) % 16);
@@ -152,18 +136,6 @@ describe('runReplay() with --prefetch statistics', () => {
     const [late] = replayed(trace, 25, { ...MACHINE, layerMs: 0.1 }, 'statistics');
     expect(late!.usefulBytes).toBe(0);
     expect(late!.lateBytes).toBeGreaterThan(0.25 * late!.bytesPerToken);
-  });
-
-  it('runReplay() wastes at most a fifth where routing has no pattern', () => {
-    let state = 7;
-    const draw = () => {
-      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-      return state >>> 16;
-    };
-    const recording = recordingOf(400, 4, 2, (_token, _layer, rank) => (draw() % 16) * 2 + rank);
-    const [on] = replayed({ name: 'noise', recording, experts: 32 }, 25, { ...MACHINE, layerMs: 4 }, 'statistics');
-    expect(on!.wastedBytes).toBeGreaterThan(0);
-    expect(on!.wastedBytes).toBeLessThanOrEqual(0.2 * on!.bytesPerToken);
   });
 
   it('runReplay() makes no guesses for caches that are not the engine, or that hold too few experts for them', () => {
@@ -179,6 +151,56 @@ describe('runReplay() with --prefetch statistics', () => {
 });
 
 describe('replayEngine() with reads on a guess', () => {
+  // Nothing is known of layer 1, so experts 0 to 3 are as good as any, and it wants 1. Layer 0 reads on demand: 1.5 ms.
+  const first = { name: 'first', recording: recordingOf(1, 2, 1, (_, layer) => (layer === 0 ? 5 : 1)), experts: 8 };
+
+  it.each([
+    // All four are with the disk at -2 ms and land at -.5, .5, 1.5 and 2.5: waits of .5 for 1, 1.75 for the disk.
+    [8, 2, { usefulBytes: 0, lateBytes: 1000, wastedBytes: 3000, demandBytes: 1000, stallMs: 3.75 }],
+    // One at a time: 0 lands at -.5, 1 is asked for when the router has spoken, 2 and 3 are never read.
+    [2, 2, { usefulBytes: 0, lateBytes: 1000, wastedBytes: 1000, demandBytes: 1000, stallMs: 3 }],
+    // They land at -2.5, -1.5, -.5 and .5: 1 runs until .25 and the layer ends at .5.
+    [8, 4, { usefulBytes: 1000, lateBytes: 0, wastedBytes: 3000, demandBytes: 1000, stallMs: 1.75 }],
+  ])('replayEngine() counts guesses at depth %d, %d ms a layer', (queueDepth, layerMs, expected) => {
+    const machine = { ...MACHINE, queueDepth, layerMs };
+    expect(replayEngine(first, 0.5, { speculates: machine, confidenceLeast: 0.5 }).speculated).toEqual(expected);
+    // What nobody has shown to be right is not read by itself.
+    const { speculated } = replayEngine(first, 0.5, { speculates: machine });
+    expect(speculated).toMatchObject({ wastedBytes: 0, demandBytes: 2000, stallMs: 3 });
+  });
+
+  it('replayEngine() wastes at most a tenth where routing has no pattern, and makes few guesses if left alone', () => {
+    let state = 7;
+    const draw = () => {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      return state >>> 16;
+    };
+    const recording = recordingOf(400, 4, 2, (_token, _layer, rank) => (draw() % 16) * 2 + rank);
+    const trace = { name: 'noise', recording, experts: 32 };
+    const speculates = { ...MACHINE, layerMs: 4 };
+    const { wastedBytes, usefulBytes, demandBytes } = replayEngine(trace, 0.25, {
+      speculates,
+      confidenceLeast: 0,
+    }).speculated!;
+    expect(wastedBytes).toBeGreaterThan(0.05 * demandBytes);
+    // Eight records may be wasted before anything is earned.
+    expect(wastedBytes - 8000).toBeLessThanOrEqual(0.1 * (wastedBytes + usefulBytes + demandBytes));
+    expect(replayEngine(trace, 0.25, { speculates }).speculated!.wastedBytes).toBeLessThan(0.01 * demandBytes);
+  });
+
+  it('replayEngine() makes the fewer guesses the less time the disk has for them', () => {
+    const recording = recordingOf(400, 2, 2, (token, layer, rank) => ((token + 9 * rank) * (layer === 0 ? 5 : 3)) % 32);
+    const trace = { name: 'walk', recording, experts: 32 };
+    const shares = [0.05, 0.5, 2].map((layerMs) => {
+      const { usefulBytes, lateBytes, demandBytes } = replayEngine(trace, 0.25, {
+        speculates: { ...MACHINE, diskLatencyMs: 0.01, layerMs },
+      }).speculated!;
+      return (usefulBytes + lateBytes) / (usefulBytes + lateBytes + demandBytes);
+    });
+    expect(shares[0]).toBeLessThan(shares[1]!);
+    expect(shares[1]).toBeLessThan(shares[2]!);
+  });
+
   it.each([12, 15, 18, 27])('replayEngine() reads what an engine of %d slots reads on a guess', (slots) => {
     const { topK, expertCount: experts } = TOY_ARCHITECTURE;
     const layers = TOY_MOE_LAYERS.length;

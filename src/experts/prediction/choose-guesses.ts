@@ -1,5 +1,6 @@
 /** Which experts of the next layer are worth a read before its router has spoken? */
 import type { Confidence } from './confidence.js';
+import type { IdleTime } from './idle-time.js';
 
 /** Guesses about one layer, best first; made at start, filled anew for every layer. */
 export interface Guesses {
@@ -53,11 +54,35 @@ export function rankAbsent(
   return guesses;
 }
 
-/** How many of the guesses, from the best on, are believed at least `least`. */
-export function believed(guesses: Guesses, confidence: Confidence, least: number): number {
+/** How many of the guesses, from the best on, are believed at least `least`, and worth the disk's time. */
+export function believed(guesses: Guesses, confidence: Confidence, idle: IdleTime, least: number): number {
   let count = 0;
-  while (count < guesses.count && confidence.of(guesses.margins[count]!) >= least) ++count;
+  while (count < guesses.count && confidence.of(guesses.margins[count]!) >= Math.max(least, idle.least(count))) ++count;
   return count;
+}
+
+/** The experts that may be chosen after all, as a multiple of those that will be; 1.5 and 3 make no difference to bytes. */
+const KEPT_RANKS = 2;
+
+/**
+ * Which experts of the layer must not make room for its guesses: the first `count` guesses, and whatever stands so high
+ * that the router may choose it. Where nothing tells experts apart none of them stands high.
+ *
+ * @param guesses as `rankAbsent` made them of these scores.
+ * @param isExpected Uint8Array [experts], filled.
+ */
+export function markExpected(
+  scores: Float32Array,
+  chosen: number,
+  guesses: Guesses,
+  count: number,
+  isExpected: Uint8Array,
+): void {
+  // Sorted by rankAbsent.
+  const { sorted } = guesses;
+  const below = sorted[sorted.length - 1 - KEPT_RANKS * chosen] ?? Number.NEGATIVE_INFINITY;
+  for (let expert = 0; expert < scores.length; ++expert) isExpected[expert] = scores[expert]! > below ? 1 : 0;
+  for (let i = 0; i < count; ++i) isExpected[guesses.experts[i]!] = 1;
 }
 
 /** The score of rank `chosen`, and the standard deviation of all. */

@@ -5,13 +5,13 @@ import type { Residency } from '../residency.js';
 import { victimOfGuess } from '../waves.js';
 
 export const GUESS_LIMITS = {
-  /** Guesses below this chance of being right are not read: a wrong one costs a slot and the disk's time. */
-  confidenceLeast: 0.5,
+  /** Guesses below this chance of being right are not read, be the disk ever so idle: a wrong one costs a slot and bytes. */
+  confidenceLeast: 0.7,
   /** Wasted bytes as a share of all that is read. */
-  wasteShare: 0.15,
+  wasteShare: 0.1,
   /** Whole records that may be read on a guess before demand has earned more. */
   bucketRecords: 8,
-  /** Guesses of one layer at most; the disk reads one or two in the time that there is. */
+  /** Guesses of one layer at most; how many the disk has time for is learned (idle-time.ts). */
   guessesMax: 4,
   /** Experts the slots must hold for each expert of a token, or guesses would push out what the token itself needs. */
   capacityLeast: 4,
@@ -19,18 +19,18 @@ export const GUESS_LIMITS = {
 
 /**
  * Evicts until a whole record fits that is read on a guess about `layer`.
- * @param isGuessed Uint8Array [experts]: of `layer`, what has to stay.
+ * @param isExpected Uint8Array [experts]: of `layer`, what has to stay (markExpected).
  * @returns false when nothing may go; what was evicted by then stays out.
  */
 export function makeRoomForGuess(
   layer: number,
-  isGuessed: Uint8Array,
+  isExpected: Uint8Array,
   residency: Residency,
   settings: PlanSettings,
   scratch: PlanScratch,
 ): boolean {
   while (residency.freeBits < residency.fullLevel || residency.freeScales === 0) {
-    const victim = victimOfGuess(layer, -1, isGuessed, residency, settings, scratch);
+    const victim = victimOfGuess(layer, isExpected, residency, settings, scratch);
     if (victim < 0) return false;
     residency.makeRoom(victim);
   }

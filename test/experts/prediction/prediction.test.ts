@@ -1,9 +1,63 @@
 import { describe, expect, it } from 'vitest';
 import { BenefitSwitch } from '../../../src/experts/prediction/benefit-switch.js';
 import { ByteBucket } from '../../../src/experts/prediction/byte-bucket.js';
-import { believed, createGuesses, rankAbsent } from '../../../src/experts/prediction/choose-guesses.js';
+import { believed, createGuesses, markExpected, rankAbsent } from '../../../src/experts/prediction/choose-guesses.js';
 import { Confidence } from '../../../src/experts/prediction/confidence.js';
+import { IdleTime } from '../../../src/experts/prediction/idle-time.js';
 import { PairStatistics } from '../../../src/experts/prediction/pair-statistics.js';
+
+/** After steps in which reads on a guess had `windowMs` and an expert that was not there was waited for `readMs`. */
+function idleOf(windowMs: number, readMs: number): IdleTime {
+  const idle = new IdleTime();
+  for (let step = 0; step < 3; ++step) {
+    idle.observe(windowMs, false);
+    idle.end(5 * readMs, 5);
+  }
+  return idle;
+}
+
+describe('IdleTime', () => {
+  it.each([
+    [3, 1, [0, 0, 0, 2]],
+    [1, 1, [0, 2, 2, 2]],
+    [1.5, 1, [0, 0.5, 2, 2]],
+    // A tenth of a read is saved at most: worth it where nine of ten guesses are right.
+    [0.2, 2, [0.9, 2, 2, 2]],
+  ])('IdleTime.least() of %d ms, a read taking %d', (windowMs, readMs, expected) => {
+    const idle = idleOf(windowMs, readMs);
+    expected.forEach((least, at) => {
+      expect(idle.least(at)).toBeCloseTo(least, 12);
+    });
+  });
+
+  it('IdleTime.least() asks for nothing before the first miss', () => {
+    const idle = new IdleTime();
+    idle.observe(1, false);
+    idle.end(0, 0);
+    expect(idle.least(3)).toBe(0);
+  });
+
+  it('IdleTime.end() counts what a right guess was read of before its router had spoken', () => {
+    const idle = new IdleTime();
+    // Two layers with one miss each, on its way for 1 ms and waited for during 1 ms more.
+    idle.observe(1, true);
+    idle.observe(1, true);
+    idle.end(2, 2);
+    expect(idle.least(0)).toBe(0.5);
+  });
+});
+
+describe('markExpected()', () => {
+  it('markExpected() keeps the guesses and twice as many as will be chosen', () => {
+    const scores = Float32Array.of(0, 7, 1, 6, 5, 3, 4, 2);
+    const guesses = rankAbsent(scores, 2, (expert) => expert === 0 || expert === 3, createGuesses(2, 8));
+    const isExpected = new Uint8Array(8).fill(9);
+    markExpected(scores, 2, guesses, 1, isExpected);
+    expect(Array.from(isExpected)).toEqual([0, 1, 0, 1, 1, 0, 1, 0]);
+    markExpected(scores, 2, guesses, 2, isExpected);
+    expect(Array.from(isExpected)).toEqual([1, 1, 0, 1, 1, 0, 1, 0]);
+  });
+});
 
 describe('rankAbsent()', () => {
   const scores = Float32Array.of(0.1, 5, 3, 4, -2, 3);
@@ -41,7 +95,12 @@ describe('Confidence', () => {
     const guesses = createGuesses(3, 4);
     guesses.count = 3;
     guesses.margins.set([1.5, 1, -0.5]);
-    expect([0.9, 0.5, 0.2].map((least) => believed(guesses, confidence, least))).toEqual([1, 2, 3]);
+    const count = (idle: IdleTime) => [0.9, 0.5, 0.2].map((least) => believed(guesses, confidence, idle, least));
+    expect(count(new IdleTime())).toEqual([1, 2, 3]);
+    // A read takes half of the time that there is: the third would not begin.
+    expect(count(idleOf(2, 1))).toEqual([1, 2, 2]);
+    // It takes 1.67 times as long: the first has to be right four times in ten, the second would not begin.
+    expect(count(idleOf(1.5, 2.5))).toEqual([1, 1, 1]);
   });
 });
 
