@@ -66,7 +66,8 @@ export function replayCommand(): Command {
     )
     .option(
       '--prefetch <names>',
-      'reads on a guess beside "default": off, or statistics of which experts follow which; repeatable (default: off)',
+      'reads on a guess beside "default": off, statistics of which experts follow which, router where a .moetrace holds what the ' +
+        'next one said early, auto to stop while they do not pay; repeatable (default: off)',
       collect,
     )
     .option('--layers <count>', 'MoE layers of the recorded model; a .u8 without it has 48')
@@ -106,13 +107,15 @@ export function replayCommand(): Command {
         '',
         'hitRate is that of the whole trace from an empty cache; hitRateSecondHalf scores the second half only.',
         '"default" is the shipped policy in the plans of the engine; "belady" knows the future.',
-        'With --prefetch statistics "default" also reads on a guess while the next layer computes until its router has chosen;',
-        'its bytes are useful (there in time), late (on their way when wanted) or wasted (never used).',
+        'With --prefetch "default" also reads on a guess while the next layer computes until its router has chosen; its bytes',
+        'are useful (there in time), late (on their way when wanted) or wasted (never used). "auto" asks the router where it is',
+        'recorded and else statistics, compares steps with and without as the engine does, and says when and why it stops.',
         '',
         'Examples:',
         '  moestro replay chat.csv',
         '  moestro replay a.jsonl b.u8 --policy lru,default,belady --residency 6,12.5,25 --svg hit-rates.svg',
-        '  moestro replay chat.csv --policy default --prefetch off,statistics --layer-ms 0.5',
+        '  moestro replay chat.csv --policy default --prefetch off,statistics,auto --layer-ms 0.5',
+        '  moestro replay chat.moetrace --policy default --prefetch off,statistics,router,auto',
         '  moestro replay chat.csv --measure my-model.moe --layer-ms 0.3',
         '  moestro replay other.u8 --layers 24 --experts 60 --top-k 4 --json',
       ].join('\n'),
@@ -151,7 +154,9 @@ async function replay(paths: readonly string[], options: ReplayOptions, command:
   progress.clear();
   if (options.svg !== undefined) writePlot(options.svg, rows);
   const told = options.measure === undefined ? '' : `${sentence(machine)}\n\n`;
-  process.stdout.write(options.json === true ? `${JSON.stringify({ rows, machine })}\n` : told + table(rows));
+  process.stdout.write(
+    options.json === true ? `${JSON.stringify({ rows, machine })}\n` : told + table(rows) + remarks(rows),
+  );
 }
 
 function percent(text: string): number {
@@ -162,10 +167,11 @@ function percent(text: string): number {
 function prefetchOf(text: string): ReplayPrefetch {
   const found = REPLAY_PREFETCH.find((name) => name === text);
   if (found !== undefined) return found;
-  throw new MoestroError('INVALID_CONFIG', `Cannot use --prefetch "${text}": needed ${REPLAY_PREFETCH.join(' or ')}`, {
-    name: '--prefetch',
-    found: text,
-  });
+  throw new MoestroError(
+    'INVALID_CONFIG',
+    `Cannot use --prefetch "${text}": needed one of ${REPLAY_PREFETCH.join(', ')}`,
+    { name: '--prefetch', found: text },
+  );
 }
 
 /** What is told of the machine; with --measure what is told by name, and the rest from a run. */
@@ -214,14 +220,34 @@ function writePlot(path: string, rows: readonly ReplayRow[]): void {
   }
 }
 
+const nameOf = ({ policy, prefetch, guessSource }: ReplayRow): string =>
+  prefetch === 'off' ? policy : `${policy} + ${prefetch}${prefetch === 'auto' ? ` (${guessSource})` : ''}`;
+
+/** Below the table: why guesses were off, and how good the recorded ones are. */
+function remarks(rows: readonly ReplayRow[]): string {
+  const lines = new Set<string>();
+  for (const row of rows) {
+    if (row.offReason === null) continue;
+    const size = `${Number(row.residency.toFixed(2))} %`;
+    lines.add(`${row.trace}, ${nameOf(row)}, ${size}: without guesses, as ${row.offReason}`);
+  }
+  for (const { trace, guessSource, earlyRecall } of rows) {
+    if (guessSource !== 'router' || earlyRecall === null) continue;
+    lines.add(
+      `${trace}: asked a layer early, its routers name ${(100 * earlyRecall).toFixed(1)} % of what they choose`,
+    );
+  }
+  return lines.size === 0 ? '' : `\n${[...lines].join('\n')}\n`;
+}
+
 function table(rows: readonly ReplayRow[]): string {
   const guesses = rows.some((row) => row.prefetch !== 'off');
   const megabytes = (bytes: number) => (bytes / 1e6).toFixed(1);
   const head = ['trace', 'policy', 'caches', 'resident', 'hit rate', '2nd half', 'MB/token', 'stall ms', 'tok/s'];
-  if (guesses) head.push('useful MB', 'late MB', 'wasted MB');
+  if (guesses) head.push('useful MB', 'late MB', 'wasted MB', 'off');
   const cells = rows.map((row) => [
     row.trace,
-    row.prefetch === 'off' ? row.policy : `${row.policy} + ${row.prefetch}`,
+    nameOf(row),
     `${row.scope}, ${row.counting}`,
     `${Number(row.residency.toFixed(2))} %`,
     (100 * row.hitRate).toFixed(1),
@@ -230,6 +256,7 @@ function table(rows: readonly ReplayRow[]): string {
     row.stallMs.toFixed(1),
     row.tokensPerSecond.toFixed(1),
     ...(guesses ? [row.usefulBytes, row.lateBytes, row.wastedBytes].map(megabytes) : []),
+    ...(guesses ? [row.offShare === null ? '' : `${(100 * row.offShare).toFixed(0)} %`] : []),
   ]);
   const widths = head.map((name, column) => Math.max(name.length, ...cells.map((row) => row[column]!.length)));
   return [head, ...cells]

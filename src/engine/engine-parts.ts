@@ -7,6 +7,7 @@ import { planeGains } from '../experts/precision.js';
 import { GUESS_LIMITS } from '../experts/prediction/guess-limits.js';
 import { Residency } from '../experts/residency.js';
 import type { NativeEngine } from '../native/binding.js';
+import { EarlyRouter } from './early-router.js';
 import type { EngineSink } from './engine-sink.js';
 import { RowFinisher } from './finish-rows.js';
 import { Forward, type ForwardModel } from './forward.js';
@@ -115,21 +116,25 @@ export function createForward(parts: EngineParts, residency: Residency): Forward
   return forward;
 }
 
-function createRecorder({ model, memory, levels, maxSequences }: EngineParts, sink: TraceSink): TraceRecorder {
+function createRecorder({ native, model, memory, levels, maxSequences }: EngineParts, sink: TraceSink): TraceRecorder {
+  const { expertCount, topK } = model.architecture;
   const header = {
     format: 'moestro-routing',
-    version: 1,
+    version: 2,
     model: model.name,
     layers: model.moeLayers.length,
-    experts: model.architecture.expertCount,
-    topK: model.architecture.topK,
+    experts: expertCount,
+    topK,
     rows: maxSequences,
     fullLevel: memory.level,
     levels: levels.filter((level) => level <= memory.level),
     bitBytes: model.geometry.bitBytes,
     scaleBytes: model.geometry.scaleBytes,
   } as const;
-  return new TraceRecorder(header, memory.plan.chunkTokens, sink);
+  // Replayed routing is none that the model's own routers could foretell.
+  const early =
+    model.trace === null ? new EarlyRouter(expertCount, topK, (layer, scores) => native.predict(layer, scores)) : null;
+  return new TraceRecorder(header, memory.plan.chunkTokens, sink, early);
 }
 
 /**

@@ -178,7 +178,10 @@ export class Forward {
     }
     native.finishLayer(layer, weights);
     const next = moeLayers[moe];
-    if (moe > 0 && next === layer + 1) this.prefetch.guess(moe, next, this.settings);
+    if (moe > 0 && next === layer + 1) {
+      this.prefetch.guess(moe, next, this.settings);
+      this.recorder?.layerAhead(moe, next);
+    }
     this.report.nativeMs += this.#now() - from;
   }
 

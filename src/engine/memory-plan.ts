@@ -6,9 +6,12 @@ import { formatBytes, formatBytesUp } from '../bytes.js';
 import { MASK_BYTES_PER_TOKEN } from '../constrain/masks.js';
 import { MoestroError } from '../errors.js';
 import { nextLevel } from '../experts/precision.js';
+import { guessShape } from '../experts/recorded-guesses.js';
 import type { Architecture, Manifest } from '../model/manifest.js';
 import type { KvType, Level } from '../native/binding.js';
+import { earlyRouterBytes } from './early-router.js';
 import { type MemoryShape, slotsWithin } from './memory-share.js';
+import { recorderBytes } from './trace-recorder.js';
 import type { EngineConfig, MemoryPlan } from './types.js';
 
 const MIB = 1 << 20;
@@ -108,8 +111,11 @@ function planFor(
   const wanted = contextWanted(architecture, config);
   const perBlock = kvBlockBytes(architecture, config.kvType);
   const chunkMin = Math.min(CHUNK_MIN, config.chunkTokens);
-  const scratchFor = (chunk: number, context: number) =>
+  const computeFor = (chunk: number, context: number) =>
     scratchBytes(architecture, chunk, maxLogitRows, context, config.threads);
+  const isRecorded = config.recordTrace !== null;
+  const scratchFor = (chunk: number, context: number) =>
+    computeFor(chunk, context) + (isRecorded ? recordingBytes(architecture, chunk, maxSequences) : 0);
 
   const blocksMin = Math.ceil(wanted.least / KV_BLOCK_TOKENS);
   const floorParts = {
@@ -129,7 +135,7 @@ function planFor(
   const scratchGrowth = (chunk: number) => scratchFor(chunk, wanted.least) - floorParts.scratch;
   while (
     chunkTokens > chunkMin &&
-    (scratchFor(chunkTokens, wanted.least) > free * SCRATCH_SHARE || scratchGrowth(chunkTokens) > above)
+    (computeFor(chunkTokens, wanted.least) > free * SCRATCH_SHARE || scratchGrowth(chunkTokens) > above)
   ) {
     chunkTokens = Math.max(chunkMin, chunkTokens >> 1);
   }
@@ -235,6 +241,14 @@ export function scratchBytes(
     (maxLogitRows + 1) * vocabSize * 4 +
     64 * 32
   );
+}
+
+/** Buffers of `--record-trace`, see trace-recorder.ts, and what its questions to routers take. */
+export function recordingBytes(architecture: Architecture, chunkTokens: number, maxSequences: number): number {
+  const { layerKinds, expertCount, topK } = architecture;
+  const layers = layerKinds.filter((kind) => kind === 'moe').length;
+  const shape = { layers, topK, rows: maxSequences, ...guessShape(expertCount, topK) };
+  return recorderBytes(shape, chunkTokens) + earlyRouterBytes(expertCount, topK);
 }
 
 /**

@@ -18,7 +18,7 @@ import {
   rankAbsent,
 } from '../experts/prediction/choose-guesses.js';
 import { Confidence } from '../experts/prediction/confidence.js';
-import { GUESS_LIMITS, makeRoomForGuess } from '../experts/prediction/guess-limits.js';
+import { GUESS_LIMITS, guessCapacityLeast, makeRoomForGuess } from '../experts/prediction/guess-limits.js';
 import { IdleTime } from '../experts/prediction/idle-time.js';
 import { PairStatistics } from '../experts/prediction/pair-statistics.js';
 import type { Residency } from '../experts/residency.js';
@@ -41,8 +41,7 @@ export interface PrefetchSettings {
 
 /** READ.priority of a guess. */
 const SPECULATION = 2;
-/** Tokens of a step up to which it is worth guessing: a larger step asks for most of a layer's experts anyway. */
-const TOKENS_MAX = 4;
+const TOKENS_MAX = GUESS_LIMITS.tokensMax;
 
 export class Prefetch {
   readonly #native: NativeEngine;
@@ -125,7 +124,7 @@ export class Prefetch {
     const { mode } = this.#settings;
     const { bitSlots, fullLevel } = this.#residency;
     const keys = this.#residency.residentBits.length;
-    const fits = bitSlots >= GUESS_LIMITS.capacityLeast * this.#topK * fullLevel && bitSlots < keys * fullLevel;
+    const fits = bitSlots >= guessCapacityLeast(this.#topK) * fullLevel && bitSlots < keys * fullLevel;
     this.#tokens = tokens;
     this.#isActive = mode !== 'off' && fits && tokens <= TOKENS_MAX && (mode === 'on' || this.#switch.isOn);
     this.#guessedLayer = -1;

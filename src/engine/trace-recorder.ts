@@ -7,9 +7,17 @@ import { closeSync, openSync, statSync, write, writeSync } from 'node:fs';
 import { parse } from 'node:path';
 import { MoestroError } from '../errors.js';
 import type { Routing } from '../experts/plan.js';
-import { headerLine, type StepsHeader, stepBytes, writeLayer, writeStep } from '../experts/recorded-steps.js';
+import {
+  headerLine,
+  type StepShape,
+  type StepsHeader,
+  stepBytes,
+  writeLayer,
+  writeStep,
+} from '../experts/recorded-steps.js';
 import type { Residency } from '../experts/residency.js';
 import type { Batch } from './batch.js';
+import type { EarlyRouter } from './early-router.js';
 import type { RecordingMetrics } from './engine-metrics.js';
 
 /** A buffer holds at least this much: seconds of decoding. */
@@ -80,6 +88,17 @@ export function openTraceFile(path: string): TraceSink {
   };
 }
 
+/** Memory of both buffers: what a recording takes while the engine runs. */
+export function recorderBytes(shape: StepShape & Pick<StepsHeader, 'rows'>, tokens: number): number {
+  return 2 * bufferBytesFor(shape, tokens, BUFFER_BYTES);
+}
+
+/** A buffer holds a whole step: the largest, or as many tokens as may have guesses. */
+function bufferBytesFor(shape: StepShape & Pick<StepsHeader, 'rows'>, tokens: number, least: number): number {
+  const small = Math.min(tokens, shape.guessTokens);
+  return Math.max(least, stepBytes(shape, shape.rows, tokens), stepBytes(shape, shape.rows, small));
+}
+
 export class TraceRecorder {
   readonly #header: StepsHeader;
   readonly #sink: TraceSink;
@@ -87,8 +106,10 @@ export class TraceRecorder {
   #filling: Uint8Array;
   #other: Uint8Array;
   #used = 0;
+  readonly #early: EarlyRouter | null;
   #isWriting = false;
   #onWritten: () => void = () => {};
+  #tokens = 0;
   /** Offset behind what is recorded of the step under way; -1 while none is. */
   #at = -1;
   #stepEnd = 0;
@@ -98,12 +119,22 @@ export class TraceRecorder {
   #bytes = 0;
   #failure: string | null = null;
 
-  /** @param tokens of one step at most. */
-  constructor(header: StepsHeader, tokens: number, sink: TraceSink, bufferBytes = BUFFER_BYTES) {
-    this.#header = header;
+  /**
+   * @param tokens of one step at most.
+   * @param early whom to ask a layer early; null where routers do not choose.
+   */
+  constructor(
+    header: Omit<StepsHeader, 'guesses' | 'guessTokens'>,
+    tokens: number,
+    sink: TraceSink,
+    early: EarlyRouter | null = null,
+    bufferBytes = BUFFER_BYTES,
+  ) {
+    this.#header = { ...header, ...(early?.shape ?? { guesses: 0, guessTokens: 0 }) };
     this.#sink = sink;
-    const line = new TextEncoder().encode(headerLine(header));
-    const most = Math.max(bufferBytes, stepBytes(header, header.rows, tokens), line.length);
+    this.#early = early;
+    const line = new TextEncoder().encode(headerLine(this.#header));
+    const most = Math.max(bufferBytesFor(this.#header, tokens, bufferBytes), line.length);
     this.#filling = new Uint8Array(most);
     this.#other = new Uint8Array(most);
     this.#filling.set(line);
@@ -121,13 +152,23 @@ export class TraceRecorder {
       return;
     }
     const view = viewOf(this.#filling);
+    this.#tokens = batch.tokens;
+    if (this.#early !== null) this.#early.layer = -1;
     this.#stepEnd = this.#used + bytes;
     this.#at = writeStep(view, this.#used, bytes, this.#droppedBefore, batch.rowCount, batch.rowIds, batch.rowTokens);
   }
 
+  /** The layer before MoE layer `moe`, which is `modelLayer` of the model, has run: its router is asked in small steps. */
+  layerAhead(moe: number, modelLayer: number): void {
+    if (this.#at < 0 || this.#early === null || this.#tokens > this.#early.shape.guessTokens) return;
+    this.#early.ask(moe, modelLayer, this.#tokens);
+  }
+
   /** A layer was routed and is about to be planned. */
   layer(routing: Routing, residency: Residency): void {
-    if (this.#at >= 0) this.#at = writeLayer(viewOf(this.#filling), this.#at, routing, residency);
+    if (this.#at < 0) return;
+    const guesses = this.#early?.layer === routing.layer ? this.#early : null;
+    this.#at = writeLayer(viewOf(this.#filling), this.#at, this.#header, routing, residency, guesses);
   }
 
   /** The step has run through; one that threw is never told of and is written over. */

@@ -5,18 +5,28 @@
  *     step   u32 bytes that follow, u32 steps that were dropped before it, u32 rows, rows of { u32 sequence, u32 tokens },
  *            then its MoE layers in turn
  *     layer  u32 bit slots, u32 scale slots; [tokens][topK] of u16 expert ids, best first; of f32 routing weights; of u8 bits
- *            wanted; of u8 bits that were resident as the layer was planned
+ *            wanted; of u8 bits that were resident as the layer was planned; in small steps then what the router said when it
+ *            was asked a layer early (recorded-guesses.ts)
  *
+ * Version 1 had no such guesses and is still read.
  * A file whose writer was killed ends in part of a step, which is left out.
  */
 import { MoestroError } from '../errors.js';
 import type { Routing } from './plan.js';
+import {
+  type GuessShape,
+  guessBytes,
+  type LayerGuesses,
+  type RecordedGuesses,
+  readGuesses,
+  writeGuesses,
+} from './recorded-guesses.js';
 import type { Recording } from './trace.js';
 
-/** What the first line tells. */
-export interface StepsHeader {
+/** What the first line tells; without guesses `guesses` is 0. */
+export interface StepsHeader extends GuessShape {
   readonly format: 'moestro-routing';
-  readonly version: 1;
+  readonly version: 1 | 2;
   readonly model: string;
   readonly layers: number;
   readonly experts: number;
@@ -37,6 +47,8 @@ export interface RecordedSteps {
   /** Uint8Array [tokens, layers, topK]: bits wanted, bits resident. */
   readonly levels: Uint8Array;
   readonly residentBits: Uint8Array;
+  /** Null where the header says that there are none. */
+  readonly guesses: RecordedGuesses | null;
   readonly droppedSteps: number;
 }
 
@@ -53,21 +65,31 @@ export interface RecordedStep {
 /** Bytes of an expert chosen: id, weight, bits wanted, bits resident. */
 const CHOICE_BYTES = 8;
 const HEADER_LINE_MAX = 4096;
+/** Least and most. */
 const LIMITS = {
-  layers: 1024,
-  experts: 65_536,
-  topK: 64,
-  rows: 65_536,
-  fullLevel: 8,
-  bitBytes: 2 ** 31,
-  scaleBytes: 2 ** 31,
-};
+  layers: [1, 1024],
+  experts: [1, 65_536],
+  topK: [1, 64],
+  rows: [1, 65_536],
+  fullLevel: [1, 8],
+  bitBytes: [1, 2 ** 31],
+  scaleBytes: [1, 2 ** 31],
+  guesses: [0, 128],
+  guessTokens: [0, 1024],
+} as const;
+
+/** What the length of a step goes by. */
+export type StepShape = Pick<StepsHeader, 'layers' | 'topK' | 'guesses' | 'guessTokens'>;
 
 export const headerLine = (header: StepsHeader): string => `${JSON.stringify(header)}\n`;
 
 /** Bytes of one step in the file, its length included. */
-export function stepBytes(header: Pick<StepsHeader, 'layers' | 'topK'>, rows: number, tokens: number): number {
-  return 12 + 8 * rows + header.layers * (8 + tokens * header.topK * CHOICE_BYTES);
+export function stepBytes(header: StepShape, rows: number, tokens: number): number {
+  return 12 + 8 * rows + header.layers * layerBytes(header, tokens);
+}
+
+function layerBytes(header: StepShape, tokens: number): number {
+  return 8 + tokens * header.topK * CHOICE_BYTES + guessBytes(header, tokens);
 }
 
 /** Writes what precedes the layers. Returns the offset after it. */
@@ -95,6 +117,7 @@ export function writeStep(
 export function writeLayer(
   view: DataView,
   offset: number,
+  header: StepShape,
   routing: Routing,
   residency: {
     readonly experts: number;
@@ -102,6 +125,7 @@ export function writeLayer(
     readonly scaleSlots: number;
     readonly residentBits: Uint8Array;
   },
+  guesses: LayerGuesses | null,
 ): number {
   const count = routing.tokens * routing.topK;
   const first = routing.layer * residency.experts;
@@ -117,7 +141,7 @@ export function writeLayer(
     view.setUint8(levels + i, routing.levels[i]!);
     view.setUint8(levels + count + i, residency.residentBits[first + id]!);
   }
-  return levels + 2 * count;
+  return writeGuesses(view, levels + 2 * count, header, routing.tokens, guesses);
 }
 
 /** @throws {MoestroError} INVALID_CONFIG when it is no such file, or names what its first line rules out. */
@@ -135,13 +159,28 @@ export function readSteps(path: string, bytes: Uint8Array): Recording {
     weights: new Float32Array(tokens * perToken),
     levels: new Uint8Array(tokens * perToken),
     residentBits: new Uint8Array(tokens * perToken),
+    guesses: createGuesses(header, steps, tokens),
   };
   const view = new DataView(body.buffer, body.byteOffset, body.byteLength);
   for (const step of steps) readLayers(path, view, step, header, out);
   const droppedSteps = steps.reduce((sum, step) => sum + step.dropped, 0);
-  const { ids, weights, levels, residentBits } = out;
-  const live = { header, steps, levels, residentBits, droppedSteps };
+  const { ids, weights, levels, residentBits, guesses } = out;
+  const live = { header, steps, levels, residentBits, guesses, droppedSteps };
   return { tokens, layers: header.layers, topK: header.topK, ids, weights, isRanked: true, live };
+}
+
+/** Room for the guesses that the steps hold: no more than their bytes are asked for, however many tokens have none. */
+function createGuesses(header: StepsHeader, steps: readonly RecordedStep[], tokens: number): RecordedGuesses | null {
+  const { guesses: perToken, guessTokens, layers } = header;
+  if (perToken === 0) return null;
+  const indexOf = new Int32Array(tokens).fill(-1);
+  let guessed = 0;
+  for (const step of steps) {
+    if (step.tokens > guessTokens) continue;
+    for (let i = 0; i < step.tokens; ++i) indexOf[step.firstToken + i] = guessed++;
+  }
+  const count = guessed * layers * perToken;
+  return { perToken, indexOf, ids: new Uint16Array(count), codes: new Int8Array(count) };
 }
 
 interface FoundStep extends RecordedStep {
@@ -156,13 +195,20 @@ function readHeader(path: string, line: string): StepsHeader {
   } catch (cause) {
     throw invalid(path, 'its first line is not JSON', cause);
   }
-  if (header?.format !== 'moestro-routing' || header.version !== 1) {
-    throw invalid(path, `its first line is "${line.slice(0, 60)}", not that of a moestro-routing file of version 1`);
+  if (header?.format !== 'moestro-routing' || (header.version !== 1 && header.version !== 2)) {
+    throw invalid(
+      path,
+      `its first line is "${line.slice(0, 60)}", not that of a moestro-routing file of version 1 or 2`,
+    );
   }
-  for (const [name, most] of Object.entries(LIMITS)) {
+  if (header.version === 1) header = { ...header, guesses: 0, guessTokens: 0 };
+  for (const [name, [least, most]] of Object.entries(LIMITS)) {
     const found: unknown = header[name as keyof typeof LIMITS];
-    if (Number.isInteger(found) && (found as number) >= 1 && (found as number) <= most) continue;
-    throw invalid(path, `its ${name} are ${JSON.stringify(found)}, not 1 to ${most}`);
+    if (Number.isInteger(found) && (found as number) >= least && (found as number) <= most) continue;
+    throw invalid(path, `its ${name} are ${JSON.stringify(found)}, not ${least} to ${most}`);
+  }
+  if (header.guesses > header.experts) {
+    throw invalid(path, `its guesses are ${header.guesses}, of ${header.experts} experts`);
   }
   const areLevels = Array.isArray(header.levels) && header.levels.every((level) => [2, 3, 4, 8].includes(level));
   if (!areLevels || !header.levels.includes(header.fullLevel)) {
@@ -212,17 +258,20 @@ function readLayers(
   path: string,
   view: DataView,
   step: FoundStep,
-  { layers, experts, topK, fullLevel, levels }: StepsHeader,
+  header: StepsHeader,
   out: {
     readonly ids: Uint16Array;
     readonly weights: Float32Array;
     readonly levels: Uint8Array;
     readonly residentBits: Uint8Array;
+    readonly guesses: RecordedGuesses | null;
   },
 ): void {
+  const { layers, experts, topK, fullLevel, levels } = header;
   const count = step.tokens * topK;
+  const index = out.guesses?.indexOf[step.firstToken] ?? -1;
   for (let layer = 0; layer < layers; ++layer) {
-    const at = step.layersAt + layer * (8 + count * CHOICE_BYTES);
+    const at = step.layersAt + layer * layerBytes(header, step.tokens);
     step.bitSlots[layer] = Math.min(view.getUint32(at, true), layers * experts * fullLevel);
     step.scaleSlots[layer] = Math.min(view.getUint32(at + 4, true), layers * experts);
     for (let i = 0; i < count; ++i) {
@@ -241,6 +290,11 @@ function readLayers(
       out.levels[to] = level;
       out.residentBits[to] = resident;
     }
+    if (index < 0) continue;
+    const guessesAt = at + 8 + count * CHOICE_BYTES;
+    const wrong = readGuesses(view, guessesAt, step.tokens, { layer, layers, experts, index }, out.guesses!);
+    if (wrong !== null)
+      throw invalid(path, `token ${step.firstToken} or one of its step has ${wrong} in layer ${layer}`);
   }
 }
 

@@ -8,10 +8,12 @@ import { planExperts, type Routing } from '../experts/plan.js';
 import { planSettings } from '../experts/plan-settings.js';
 import { Residency } from '../experts/residency.js';
 import type { ReuseModel, ReuseWeights } from '../experts/reuse/reuse-model.js';
-import { eventStallMs } from './machine-model.js';
+import { type GuessSource, RouterSource, StatisticsSource } from './guess-sources.js';
+import { computeMs, eventStallMs } from './machine-model.js';
+import { recordedGuesses } from './recorded-guesses.js';
 import { slotsOf } from './replay-cache.js';
-import { Speculation } from './speculation.js';
-import type { CacheRun, MachineModel, TraceToReplay } from './types.js';
+import { type HowToGuess, Speculation } from './speculation.js';
+import type { CacheRun, GuessSourceName, TraceToReplay } from './types.js';
 
 /** A level for whole experts: how many bits they have changes nothing here. */
 const LEVEL = 2;
@@ -24,10 +26,8 @@ export interface EngineReplayOptions {
   /** Of the reuse model, and a look at it before the first token: for fitting weights. */
   readonly weights?: ReuseWeights;
   readonly onStart?: (reuse: ReuseModel) => void;
-  /** Reads on a guess, from index statistics, on this machine. */
-  readonly speculates?: MachineModel;
-  /** As GUESS_LIMITS has it, unless a test says otherwise. */
-  readonly confidenceLeast?: number;
+  /** Reads on a guess, on this machine; with `isAuto` only while they pay. */
+  readonly speculates?: Omit<HowToGuess, 'source'> & { readonly source: GuessSourceName };
 }
 
 export function replayEngine(trace: TraceToReplay, share: number, options: EngineReplayOptions = {}): CacheRun {
@@ -57,9 +57,15 @@ export function replayEngine(trace: TraceToReplay, share: number, options: Engin
     live: Uint8Array.of(1),
   };
   const misses = new Uint16Array(tokens * layers);
-  const machine = options.speculates;
+  const { speculates } = options;
+  const machine = speculates?.machine;
   const speculation =
-    machine === undefined ? null : new Speculation(residency, plan.scratch, topK, machine, options.confidenceLeast);
+    speculates === undefined
+      ? null
+      : new Speculation(residency, plan.scratch, topK, {
+          ...speculates,
+          source: createSource(speculates.source, trace),
+        });
   let demandBytes = 0;
   let stallMs = 0;
   for (let token = 0; token < tokens; ++token) {
@@ -68,6 +74,7 @@ export function replayEngine(trace: TraceToReplay, share: number, options: Engin
     const demandBefore = demandBytes;
     const stallBefore = stallMs;
     let missed = 0;
+    speculation?.begin(token);
     for (let layer = 0; layer < layers; ++layer) {
       const event = token * layers + layer;
       if (layer > 0) speculation?.guess(layer, settings);
@@ -88,11 +95,21 @@ export function replayEngine(trace: TraceToReplay, share: number, options: Engin
       }
       carryOut(plan, residency);
     }
-    speculation?.end(demandBytes - demandBefore, missed, stallMs - stallBefore);
+    if (speculation === null) continue;
+    const stalled = stallMs - stallBefore;
+    speculation.end(demandBytes - demandBefore, missed, stalled, computeMs(trace, machine!) / tokens + stalled);
   }
   return speculation === null
     ? { misses, slots }
-    : { misses, slots, speculated: { ...speculation.bytes, demandBytes, stallMs } };
+    : { misses, slots, speculated: { ...speculation.bytes, demandBytes, stallMs, off: speculation.off } };
+}
+
+/** @throws {MoestroError} INVALID_CONFIG when the trace does not hold the guesses. */
+function createSource(name: GuessSourceName, trace: TraceToReplay): GuessSource {
+  const { layers, topK } = trace.recording;
+  return name === 'router'
+    ? new RouterSource(recordedGuesses(trace), layers, topK)
+    : new StatisticsSource(layers, trace.experts, topK);
 }
 
 /** Wave by wave as the engine does (engine/forward.ts), with a disk that is always in time. */

@@ -1,12 +1,23 @@
 /** Traces, policies and sizes in, one row for each combination out. */
 import { MoestroError } from '../errors.js';
+import { earlyRecall } from './early-recall.js';
 import { computeMs, playTimeline, type Timeline } from './machine-model.js';
 import { parsePolicy } from './policies.js';
+import { holdsGuesses, recordedGuesses } from './recorded-guesses.js';
 import { replayBelady } from './replay-belady.js';
 import { replayCache } from './replay-cache.js';
 import { replayEngine } from './replay-engine.js';
 import { replaySteps, type StepsRun } from './replay-steps.js';
-import type { CacheRun, Counting, MachineModel, ReplayPrefetch, ReplayRow, Scope, TraceToReplay } from './types.js';
+import type {
+  CacheRun,
+  Counting,
+  GuessSourceName,
+  MachineModel,
+  ReplayPrefetch,
+  ReplayRow,
+  Scope,
+  TraceToReplay,
+} from './types.js';
 
 /** In place of a percentage: as many slots as the engine had that recorded the trace; `default` then runs its very steps. */
 export const AS_RECORDED = -1;
@@ -33,8 +44,10 @@ export function customary(trace: TraceToReplay): { readonly scope: Scope; readon
   return trace.recording.isRanked ? { scope: 'layer', counting: 'event' } : { scope: 'global', counting: 'access' };
 }
 
+/** @throws {MoestroError} INVALID_CONFIG when a trace does not hold what it is to be replayed with. */
 export function runReplay(request: ReplayRequest): ReplayRow[] {
   const rows: ReplayRow[] = [];
+  if (request.prefetches?.includes('router') === true) request.traces.forEach(recordedGuesses);
   for (const trace of request.traces) {
     for (const policy of request.policies) {
       for (const residency of request.residencies) {
@@ -67,12 +80,17 @@ function replayOne(
   const counting = request.counting ?? usual.counting;
   const share = (residency === AS_RECORDED ? recordedPercent(trace) : residency) / 100;
   const { live } = trace.recording;
+  const source = sourceOf(prefetch, trace);
   const steps =
     policy.kind === 'engine' && residency === AS_RECORDED && live !== undefined ? replaySteps(trace, live) : null;
   const run =
     steps ??
     (policy.kind === 'engine'
-      ? replayEngine(trace, share, prefetch === 'off' ? {} : { speculates: request.machine })
+      ? replayEngine(
+          trace,
+          share,
+          source === null ? {} : { speculates: { machine: request.machine, source, isAuto: prefetch === 'auto' } },
+        )
       : policy.kind === 'belady'
         ? replayBelady(trace, share, scope)
         : replayCache(trace, share, policy, scope, counting));
@@ -87,6 +105,10 @@ function replayOne(
     trace: trace.name,
     policy: name,
     prefetch,
+    guessSource: source,
+    offShare: run.speculated?.off.share ?? null,
+    offReason: run.speculated?.off.reason ?? null,
+    earlyRecall: earlyRecall(trace.recording),
     residency: 100 * share,
     hitRate: steps === null ? hitRate(run, trace, 0) : hitRateOf(steps),
     hitRateSecondHalf: hitRate(run, trace, tokens >> 1),
@@ -101,6 +123,11 @@ function replayOne(
     scope: policy.kind === 'engine' ? 'engine' : scope,
     counting: policy.kind === 'cache' ? counting : 'event',
   };
+}
+
+function sourceOf(prefetch: ReplayPrefetch, trace: TraceToReplay): GuessSourceName | null {
+  if (prefetch !== 'auto') return prefetch === 'off' ? null : prefetch;
+  return holdsGuesses(trace) ? 'router' : 'statistics';
 }
 
 function timeOf(run: CacheRun, trace: TraceToReplay, machine: MachineModel): Timeline {

@@ -1,25 +1,29 @@
 /**
- * Replays reads on a guess from index statistics: the rules are those of the engine (engine/prefetch.ts; test/replay holds both to the same reads), one token a step, on
- * the disk of guess-reads.ts. Guesses of the next layer's router are not replayed: they come from hidden states, which no trace holds.
+ * Replays reads on a guess: the rules are those of the engine (engine/prefetch.ts; test/replay holds both to the same reads), one token a step, on the disk of
+ * guess-reads.ts. Guesses come from index statistics or, where a recording holds them, from the next layer's router (guess-sources.ts).
  */
 import type { PlanScratch } from '../experts/layer-plan.js';
 import type { Routing } from '../experts/plan.js';
 import type { PlanSettings } from '../experts/plan-settings.js';
+import { BenefitSwitch } from '../experts/prediction/benefit-switch.js';
 import { ByteBucket } from '../experts/prediction/byte-bucket.js';
-import {
-  believed,
-  createGuesses,
-  type Guesses,
-  markExpected,
-  rankAbsent,
-} from '../experts/prediction/choose-guesses.js';
+import { believed, createGuesses, type Guesses } from '../experts/prediction/choose-guesses.js';
 import { Confidence } from '../experts/prediction/confidence.js';
-import { GUESS_LIMITS, makeRoomForGuess } from '../experts/prediction/guess-limits.js';
+import { GUESS_LIMITS, guessCapacityLeast, makeRoomForGuess } from '../experts/prediction/guess-limits.js';
 import { IdleTime } from '../experts/prediction/idle-time.js';
-import { PairStatistics } from '../experts/prediction/pair-statistics.js';
 import { expertCapacity, type Residency } from '../experts/residency.js';
 import { type SettledGuesses, settleGuesses } from './guess-reads.js';
+import type { GuessSource } from './guess-sources.js';
 import type { MachineModel, SpeculatedBytes } from './types.js';
+
+export interface HowToGuess {
+  readonly machine: MachineModel;
+  readonly source: GuessSource;
+  /** Compares steps with and without guesses, and makes none while they do not pay. */
+  readonly isAuto?: boolean;
+  /** As GUESS_LIMITS has it, unless a test says otherwise. */
+  readonly confidenceLeast?: number;
+}
 
 const NONE: SettledGuesses = { guesses: [], busyMs: 0 };
 
@@ -27,18 +31,23 @@ export class Speculation {
   readonly #residency: Residency;
   readonly #scratch: PlanScratch;
   readonly #machine: MachineModel;
-  readonly #topK: number;
+  readonly #source: GuessSource;
+  /** Of `auto`; null where guesses are made whether they pay or not. */
+  readonly #switch: BenefitSwitch | null;
   readonly #confidenceLeast: number;
-  readonly #statistics: PairStatistics;
   readonly #confidence = new Confidence();
   readonly #idle = new IdleTime();
   readonly #bucket: ByteBucket;
   readonly #guesses: Guesses;
-  readonly #scores: Float32Array;
   readonly #isExpected: Uint8Array;
-  readonly #before: Uint16Array;
-  /** Whether it has room for guesses at all. */
-  readonly #isActive: boolean;
+  /** Why there is no room for guesses at all; null where there is. */
+  readonly #noRoom: string | null;
+  #token = 0;
+  #isActive = false;
+  /** Steps in which the source could have spoken, and those of them without guesses. */
+  #steps = 0;
+  #offSteps = 0;
+  #offReason: string | null;
   /** Keys whose reads were asked for since the layer before has run, and what became of them. */
   #open: number[] = [];
   #settled = NONE;
@@ -47,27 +56,20 @@ export class Speculation {
   #usefulBytes = 0;
   #lateBytes = 0;
 
-  constructor(
-    residency: Residency,
-    scratch: PlanScratch,
-    topK: number,
-    machine: MachineModel,
-    confidenceLeast: number = GUESS_LIMITS.confidenceLeast,
-  ) {
-    const { layers, experts } = residency;
-    const capacity = expertCapacity(residency);
+  constructor(residency: Residency, scratch: PlanScratch, topK: number, how: HowToGuess) {
+    const { machine, source, isAuto = false, confidenceLeast = GUESS_LIMITS.confidenceLeast } = how;
+    const { experts } = residency;
     this.#residency = residency;
     this.#scratch = scratch;
     this.#machine = machine;
-    this.#topK = topK;
+    this.#source = source;
+    this.#switch = isAuto ? new BenefitSwitch() : null;
     this.#confidenceLeast = confidenceLeast;
-    this.#statistics = new PairStatistics(layers, experts);
     this.#bucket = new ByteBucket(GUESS_LIMITS.wasteShare, GUESS_LIMITS.bucketRecords * machine.expertBytes);
     this.#guesses = createGuesses(GUESS_LIMITS.guessesMax, experts);
-    this.#scores = new Float32Array(experts);
     this.#isExpected = new Uint8Array(experts);
-    this.#before = new Uint16Array(topK);
-    this.#isActive = capacity >= GUESS_LIMITS.capacityLeast * topK && capacity < layers * experts;
+    this.#noRoom = whyNoRoom(residency, topK);
+    this.#offReason = this.#noRoom;
   }
 
   /** Reads of guesses that were right and are still on their way, in the order in which they land: milliseconds from now. */
@@ -89,17 +91,32 @@ export class Speculation {
     };
   }
 
+  /** In what share of the steps nothing was guessed that could have been, and why when it last came to that. */
+  get off(): { readonly share: number; readonly reason: string | null } {
+    return { share: this.#offSteps / Math.max(1, this.#steps), reason: this.#offReason };
+  }
+
+  /** A token begins, in a step of its own. */
+  begin(token: number): void {
+    this.#token = token;
+    const speaks = this.#source.speaksOf(token);
+    this.#isActive = speaks && this.#noRoom === null && (this.#switch?.isOn ?? true);
+    if (!speaks) return;
+    ++this.#steps;
+    if (!this.#isActive) ++this.#offSteps;
+  }
+
   /** The layer before has run: asks for what `layer` will probably want. */
   guess(layer: number, settings: PlanSettings): void {
     if (!this.#isActive) return;
     const residency = this.#residency;
     const first = layer * residency.experts;
-    this.#statistics.score(layer, this.#before, 0, this.#topK, this.#scores);
     const isAbsent = (expert: number) => residency.residentBits[first + expert] === 0;
-    const guesses = rankAbsent(this.#scores, this.#topK, isAbsent, this.#guesses);
+    const guesses = this.#guesses;
+    if (!this.#source.rank(this.#token, layer, isAbsent, guesses)) return;
     this.#hasGuessed = true;
     const count = believed(guesses, this.#confidence, this.#idle, this.#confidenceLeast);
-    markExpected(this.#scores, this.#topK, guesses, count, this.#isExpected);
+    this.#source.markExpected(guesses, count, this.#isExpected);
     for (let i = 0; i < count; ++i) {
       if (
         this.#bucket.bytes < this.#machine.expertBytes ||
@@ -146,10 +163,15 @@ export class Speculation {
     this.#settled = NONE;
   }
 
-  /** A token has run, of which so many bytes were missed, and which waited for so many experts. */
-  end(demandBytes: number, misses: number, stallMs: number): void {
+  /** The token has run in `stepMs`, of which it waited `stallMs` for so many experts, and so many of its bytes were missed. */
+  end(demandBytes: number, misses: number, stallMs: number, stepMs: number): void {
     this.#bucket.earn(demandBytes);
     if (this.#isActive) this.#idle.end(stallMs, misses);
+    // The engine compares decode steps only, and a token of which nothing could be guessed stood in a step of a prompt.
+    if (this.#switch === null || this.#noRoom !== null || !this.#source.speaksOf(this.#token)) return;
+    const verdict = this.#switch.stepped(stepMs);
+    if (verdict === null || verdict.pays) return;
+    this.#offReason = `a step took ${verdict.withMs.toFixed(1)} ms with it and ${verdict.withoutMs.toFixed(1)} ms without`;
   }
 
   #learn({ layer, ids }: Routing): void {
@@ -157,7 +179,14 @@ export class Speculation {
       this.#confidence.observe(this.#guesses.margins[i]!, ids.includes(this.#guesses.experts[i]!));
     }
     this.#hasGuessed = false;
-    this.#statistics.observe(layer, this.#before, ids, 0, this.#topK);
-    this.#before.set(ids);
+    this.#source.observe(layer, ids);
   }
+}
+
+/** The rule of the engine, in words; null where guesses have room. */
+function whyNoRoom(residency: Residency, topK: number): string | null {
+  const capacity = expertCapacity(residency);
+  const least = guessCapacityLeast(topK);
+  if (capacity < least) return `there are slots for ${capacity} experts, and needed are ${least}`;
+  return capacity < residency.layers * residency.experts ? null : 'every expert has a slot';
 }

@@ -15,9 +15,14 @@ export interface TraceToReplay {
   readonly experts: number;
 }
 
-/** Whether the engine's plans are replayed with its reads on a guess, and where guesses come from. */
-export type ReplayPrefetch = 'off' | 'statistics';
-export const REPLAY_PREFETCH: readonly ReplayPrefetch[] = ['off', 'statistics'];
+/** Where guesses come from: statistics of the routing itself, or the next layer's router asked early, where that is recorded. */
+export type GuessSourceName = 'statistics' | 'router';
+/**
+ * Whether the engine's plans are replayed with its reads on a guess, and where guesses come from. `auto` asks the router where
+ * it is recorded and statistics where it is not, and stops while that does not pay.
+ */
+export type ReplayPrefetch = 'off' | GuessSourceName | 'auto';
+export const REPLAY_PREFETCH: readonly ReplayPrefetch[] = ['off', 'statistics', 'router', 'auto'];
 
 /** Bytes read on a guess: used and there in time, used and still on their way when wanted, and never used. */
 export interface SpeculatedBytes {
@@ -32,7 +37,12 @@ export interface CacheRun {
   readonly misses: Uint16Array;
   readonly slots: number;
   /** Of a run with reads on a guess: their bytes, those read on demand, and how long compute waited in all. */
-  readonly speculated?: SpeculatedBytes & { readonly demandBytes: number; readonly stallMs: number };
+  readonly speculated?: SpeculatedBytes & {
+    readonly demandBytes: number;
+    readonly stallMs: number;
+    /** In what share of the steps that could have had guesses there were none, and why. */
+    readonly off: { readonly share: number; readonly reason: string | null };
+  };
 }
 
 /** What the machine is taken to do. */
@@ -52,6 +62,13 @@ export interface ReplayRow {
   readonly trace: string;
   readonly policy: string;
   readonly prefetch: ReplayPrefetch;
+  /** Whom guesses came from; null without them. */
+  readonly guessSource: GuessSourceName | null;
+  /** Share of the steps that could have had guesses and had none, trials of `auto` included; why it last switched itself off. */
+  readonly offShare: number | null;
+  readonly offReason: string | null;
+  /** Share of the experts chosen that the router named when asked early; null where that is not recorded. */
+  readonly earlyRecall: number | null;
   /** Percent of all experts. */
   readonly residency: number;
   /** Whole trace, from an empty cache; and the second half, with the cache warmed by the first. */

@@ -48,8 +48,26 @@ describe('moestro replay', () => {
     expect(rows[2]!.usefulBytes + rows[2]!.lateBytes).toBeGreaterThan(0);
     expect(rows[1]!.usefulBytes + rows[1]!.lateBytes + rows[1]!.wastedBytes).toBe(0);
     const table = replay('--policy', 'default', '--residency', '25', '--prefetch', 'statistics').stdout.split('\n');
-    expect(table[0]).toMatch(/useful MB {2}late MB {2}wasted MB$/);
+    expect(table[0]).toMatch(/useful MB {2}late MB {2}wasted MB {2}off$/);
     expect(table[1]).toMatch(/^walk\.u8 {2}default \+ statistics /);
+  });
+
+  it('refuses guesses of a router that no recording holds, and says what it would need', () => {
+    const { stderr, status } = replay('--prefetch', 'router');
+    expect(status).toBe(2);
+    expect(stderr).toContain('Cannot replay "walk.u8" with --prefetch router: it holds which experts were chosen');
+    expect(stderr).toContain('needed a .moetrace that "--record-trace" wrote');
+  });
+
+  it('says below the table where "auto" made no guesses and why', () => {
+    const auto = (...args: string[]) => replay('--policy', 'default', '--prefetch', 'auto', ...args).stdout;
+    // Each expert is wanted 16 tokens after its last turn, and the disk has no time before.
+    const busy = auto('--residency', '25', '--layer-ms', '0', '--expert-ms', '0');
+    expect(busy.split('\n')[1]).toMatch(/^walk\.u8 {2}default \+ auto \(statistics\) .* \d+ %$/);
+    const few = auto('--residency', '12.5');
+    const why = 'there are slots for 4 experts, and needed are 5';
+    expect(few.split('\n')[1]).toMatch(/ 100 %$/);
+    expect(few).toContain(`\n\nwalk.u8, default + auto (statistics), 12.5 %: without guesses, as ${why}\n`);
   });
 
   it('measures what is not given by running a model', async () => {
@@ -69,8 +87,8 @@ describe('moestro replay', () => {
   });
 
   it('refuses a prefetch it does not know, and says what it knows', () => {
-    const { stderr, status } = replay('--prefetch', 'router');
+    const { stderr, status } = replay('--prefetch', 'sometimes');
     expect(status).toBe(2);
-    expect(stderr).toContain('Cannot use --prefetch "router": needed off or statistics');
+    expect(stderr).toContain('Cannot use --prefetch "sometimes": needed one of off, statistics, router, auto');
   });
 });

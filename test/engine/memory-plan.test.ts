@@ -1,6 +1,12 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { KV_BLOCK_TOKENS, kvBlockBytes, planMemory, scratchBytes } from '../../src/engine/memory-plan.js';
+import {
+  KV_BLOCK_TOKENS,
+  kvBlockBytes,
+  planMemory,
+  recordingBytes,
+  scratchBytes,
+} from '../../src/engine/memory-plan.js';
 import type { EngineConfig } from '../../src/engine/types.js';
 import type { Architecture, Manifest } from '../../src/model/manifest.js';
 import { DEFAULT_TABLES } from '../../src/model/manifest.js';
@@ -170,6 +176,21 @@ describe('planMemory()', () => {
     expect(() => planMemory(manifest, { ...settings, contextLength: 1 << 23 }, RUNTIME, 4096 * GIB)).toThrow(
       /a context of 8388608 positions: the engine takes at most 4194304/,
     );
+  });
+
+  it('takes the buffers of a recording from what slots have, and leaves the chunk as it was', () => {
+    for (const budget of [GIB, 2 * GIB]) {
+      const { plan: without } = plan(budget);
+      const { plan: parts, shape } = plan(budget, { recordTrace: 'chat.moetrace' });
+      const bytes = recordingBytes(ARCHITECTURE, parts.chunkTokens, 4);
+      expect(bytes).toBeGreaterThanOrEqual(2 << 20);
+      expect(parts.chunkTokens).toBe(without.chunkTokens);
+      expect(parts.scratch).toBe(scratchBytes(ARCHITECTURE, parts.chunkTokens, 4, parts.contextLength, 2) + bytes);
+      expect(shape.scratch).toBe(parts.scratch);
+      expect(parts.experts + parts.kv + parts.unused).toBeLessThanOrEqual(
+        without.experts + without.kv + without.unused - (2 << 20),
+      );
+    }
   });
 
   it('has more scale slots than whole experts in mode routed', () => {

@@ -7,6 +7,7 @@ import type { ForwardModel } from '../../src/engine/forward.js';
 import { KV_BLOCK_TOKENS } from '../../src/engine/memory-plan.js';
 import type { Pressure } from '../../src/engine/memory-watch.js';
 import { PrefixStore, type PrefixStoreParts } from '../../src/engine/prefix/prefix-store.js';
+import type { TraceSink } from '../../src/engine/trace-recorder.js';
 import {
   type EngineEvent,
   type GearMode,
@@ -75,6 +76,8 @@ export interface FakeEngineOptions {
   readonly prefetch?: PrefetchMode;
   /** Keeps prefixes in memory, in half of the KV blocks. */
   readonly keepsPrefixes?: boolean;
+  /** Where routing is recorded. */
+  readonly recordTo?: TraceSink;
   /** Beside memory, in this folder. */
   readonly prefixStore?: Pick<PrefixStoreParts, 'directory' | 'readAhead' | 'warn'>;
 }
@@ -231,6 +234,7 @@ export function fakeEngine(options: FakeEngineOptions = {}, sink?: EngineSink) {
     ...(options.gear === undefined ? {} : { gear: options.gear }),
     ...(options.tokenGapMs === undefined ? {} : { tokenGapMs: options.tokenGapMs }),
     prefetch: options.prefetch ?? 'off',
+    ...(options.recordTo === undefined ? {} : { recordTo: options.recordTo }),
     ...(options.keepsPrefixes === true || opened !== null
       ? { prefix: { modelKey, blockBytes: TOY_KV_BLOCK_BYTES, memoryBytes: null, opened } }
       : {}),

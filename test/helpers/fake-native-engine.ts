@@ -522,9 +522,11 @@ export class FakeNativeEngine implements NativeEngine {
     this.#check(scores.length === this.#tokens.length * expertCount, 'scores of a wrong length');
     for (let t = 0; t < this.#tokens.length; ++t) {
       const row = scores.subarray(t * expertCount, (t + 1) * expertCount);
-      for (let expert = 0; expert < expertCount; ++expert) row[expert] = this.#draw(100) / 100;
-      this.#choose(mix(this.#residual[t]!, layer + 101), layer, ids);
-      for (const id of ids) if (this.#draw(3) > 0) row[id] = 3 + row[id]!;
+      // Of the residual alone, as the real one: asked twice it says the same.
+      const ahead = mix(this.#residual[t]!, layer + 101);
+      for (let expert = 0; expert < expertCount; ++expert) row[expert] = (mix(ahead, expert) % 100) / 100;
+      this.#choose(ahead, layer, ids);
+      for (const id of ids) if (mix(ahead, expertCount + id) % 3 > 0) row[id] = 3 + row[id]!;
     }
   }
 

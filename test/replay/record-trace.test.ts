@@ -46,10 +46,11 @@ describe('--record-trace', () => {
       const { tokens, live } = trace.recording;
       expect(live?.steps).toHaveLength(metrics.steps);
       expect(tokens).toBe(metrics.tokensPrefilled + metrics.tokensDecoded);
-      const [row] = runReplay({
+      const [row, guessing] = runReplay({
         traces: [trace],
         policies: ['default'],
-        residencies: [AS_RECORDED],
+        residencies: [AS_RECORDED, 25],
+        prefetches: ['router'],
         scope: null,
         counting: null,
         machine: MACHINE,
@@ -58,6 +59,9 @@ describe('--record-trace', () => {
       expect(Math.abs(row!.bytesPerToken / (metrics.bytesRead / tokens) - 1)).toBeLessThan(0.03);
       expect(row!.stallMs).toBeGreaterThanOrEqual(0);
       expect(row!.tokensPerSecond).toBeGreaterThan(0);
+      // A trained router asked early is right far more often than the 4 of 32 of chance.
+      expect(guessing!.earlyRecall).toBeGreaterThan(0.6);
+      expect(guessing!.usefulBytes + guessing!.lateBytes).toBeGreaterThan(guessing!.wastedBytes);
     } finally {
       rmSync(folder, { recursive: true });
     }
@@ -91,7 +95,7 @@ describe('the file of a recording', () => {
 
 const HEADER: StepsHeader = {
   format: 'moestro-routing',
-  version: 1,
+  version: 2,
   model: 'toy',
   layers: 1,
   experts: 4,
@@ -101,6 +105,8 @@ const HEADER: StepsHeader = {
   levels: [2],
   bitBytes: 64,
   scaleBytes: 64,
+  guesses: 0,
+  guessTokens: 0,
 };
 
 /** A sink whose writes end when told to. */
@@ -144,7 +150,7 @@ describe('TraceRecorder', () => {
 
   it('leaves steps out and counts them while the disk is slow, and goes on afterwards', async () => {
     const out = sink();
-    const recorder = new TraceRecorder(HEADER, 1, out.made, headerLine(HEADER).length + 100);
+    const recorder = new TraceRecorder(HEADER, 1, out.made, null, headerLine(HEADER).length + 100);
     for (let i = 0; i < 20; ++i) step(recorder);
     const { steps, droppedSteps } = recorder.metrics();
     expect(steps + droppedSteps).toBe(20);
@@ -162,7 +168,7 @@ describe('TraceRecorder', () => {
 
   it('ends with the reason when the disk is full, and what is there can be read', async () => {
     const out = sink();
-    const recorder = new TraceRecorder(HEADER, 1, out.made, headerLine(HEADER).length + 100);
+    const recorder = new TraceRecorder(HEADER, 1, out.made, null, headerLine(HEADER).length + 100);
     for (let i = 0; i < 4; ++i) step(recorder);
     out.pending[0]!(new Error('ENOSPC: no space left on device'));
     step(recorder);
@@ -176,6 +182,10 @@ describe('TraceRecorder', () => {
     ['{"format":"other"}\n', 'its first line is'],
     ['no line', 'it has no line end'],
     [headerLine({ ...HEADER, topK: 65 }), 'its topK are 65'],
+    [headerLine({ ...HEADER, guesses: 5 }), 'its guesses are 5, of 4 experts'],
+    [headerLine({ ...HEADER, guesses: -1 }), 'its guesses are -1, not 0 to 128'],
+    [headerLine({ ...HEADER, guessTokens: 0.5 }), 'its guessTokens are 0.5, not 0 to 1024'],
+    [headerLine({ ...HEADER, version: 3 as 2 }), 'not that of a moestro-routing file of version 1 or 2'],
     [headerLine(HEADER), 'it holds no token'],
   ])('readSteps() refuses a file that begins %j', (text, found) => {
     expect(() => readSteps('a.moetrace', new TextEncoder().encode(text))).toThrow(found);

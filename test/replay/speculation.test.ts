@@ -146,7 +146,68 @@ describe('runReplay() with --prefetch statistics', () => {
     const rows = runReplay({ ...request, policies: ['lru', 'belady', 'default'], prefetches });
     expect(rows.map((row) => row.prefetch)).toEqual(['off', 'off', 'statistics']);
     const [off] = runReplay({ ...request, policies: ['default'] });
-    expect(rows[2]).toEqual({ ...off, prefetch: 'statistics' });
+    const offReason = 'there are slots for 6 experts, and needed are 8';
+    expect(rows[2]).toEqual({ ...off, prefetch: 'statistics', guessSource: 'statistics', offShare: 1, offReason });
+  });
+});
+
+describe('replayEngine() with hardly a slot to spare', () => {
+  it.each([
+    [1, 4, 1],
+    [1, 5, 0],
+    [2, 8, 0],
+    [3, 12, 0],
+  ])(
+    'replayEngine() finds slots for what top-%d tokens need of %d while guesses are on their way',
+    (topK, slots, offShare) => {
+      const recording = recordingOf(200, 3, topK, (token, layer, rank) => (token * (layer + 3) + 5 * rank) % 16);
+      const trace = { name: 'tight', recording, experts: 16 };
+      const machine = { ...MACHINE, layerMs: 1 };
+      const speculates = { machine, source: 'statistics', confidenceLeast: 0 } as const;
+      const { speculated } = replayEngine(trace, 0, { slots, speculates });
+      expect(speculated!.off.share).toBe(offShare);
+      expect(speculated!.lateBytes > 0).toBe(offShare === 0);
+    },
+  );
+});
+
+describe('runReplay() with --prefetch auto', () => {
+  /** A walk of which one layer says what the next one wants. */
+  const walk = (tokens: number): TraceToReplay => ({
+    name: 'walk',
+    recording: recordingOf(tokens, 2, 1, (token, layer) => (token * (layer === 0 ? 5 : 3)) % 16),
+    experts: 16,
+  });
+
+  it('runReplay() goes on guessing where the disk is idle, but for the trials', () => {
+    const [off, on, auto] = replayed(walk(1000), 25, { ...MACHINE, layerMs: 4 }, 'off', 'statistics', 'auto');
+    expect(auto).toMatchObject({ guessSource: 'statistics', offReason: null });
+    // Half of each trial of 64 steps, of which the first is followed by 448 steps.
+    expect(auto!.offShare).toBeCloseTo((32 + 32) / 1000, 12);
+    expect(auto!.stallMs).toBeLessThan(0.8 * off!.stallMs);
+    expect(auto!.stallMs).toBeGreaterThan(on!.stallMs);
+    expect(on!.offShare).toBe(0);
+    expect(off).toMatchObject({ guessSource: null, offShare: null, offReason: null });
+  });
+
+  it('replayEngine() stops guessing where that costs time, and says why', () => {
+    // No pattern, and every guess is believed: most push out what is wanted soon.
+    let state = 7;
+    const draw = () => {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      return state >>> 16;
+    };
+    const recording = recordingOf(1000, 4, 2, (_token, _layer, rank) => (draw() % 8) * 2 + rank);
+    const trace = { name: 'noise', recording, experts: 16 };
+    const machine = { ...MACHINE, layerMs: 2, expertMs: 0.01 };
+    const speculates = { machine, source: 'statistics', confidenceLeast: 0 } as const;
+    const on = replayEngine(trace, 0.25, { speculates }).speculated!;
+    const auto = replayEngine(trace, 0.25, { speculates: { ...speculates, isAuto: true } }).speculated!;
+    // The first trial guesses in 32 steps; the next one is 1,984 steps away.
+    expect(auto.off.share).toBeCloseTo(1 - 32 / 1000, 12);
+    const times = /^a step took ([\d.]+) ms with it and ([\d.]+) ms without$/.exec(auto.off.reason!);
+    expect(Number(times![1])).toBeGreaterThan(Number(times![2]));
+    expect(auto.wastedBytes).toBeLessThan(0.1 * on.wastedBytes);
   });
 });
 
@@ -163,9 +224,11 @@ describe('replayEngine() with reads on a guess', () => {
     [8, 4, { usefulBytes: 1000, lateBytes: 0, wastedBytes: 3000, demandBytes: 1000, stallMs: 1.75 }],
   ])('replayEngine() counts guesses at depth %d, %d ms a layer', (queueDepth, layerMs, expected) => {
     const machine = { ...MACHINE, queueDepth, layerMs };
-    expect(replayEngine(first, 0.5, { speculates: machine, confidenceLeast: 0.5 }).speculated).toEqual(expected);
+    expect(
+      replayEngine(first, 0.5, { speculates: { machine, source: 'statistics', confidenceLeast: 0.5 } }).speculated,
+    ).toMatchObject(expected);
     // What nobody has shown to be right is not read by itself.
-    const { speculated } = replayEngine(first, 0.5, { speculates: machine });
+    const { speculated } = replayEngine(first, 0.5, { speculates: { machine, source: 'statistics' } });
     expect(speculated).toMatchObject({ wastedBytes: 0, demandBytes: 2000, stallMs: 3 });
   });
 
@@ -177,10 +240,9 @@ describe('replayEngine() with reads on a guess', () => {
     };
     const recording = recordingOf(400, 4, 2, (_token, _layer, rank) => (draw() % 16) * 2 + rank);
     const trace = { name: 'noise', recording, experts: 32 };
-    const speculates = { ...MACHINE, layerMs: 4 };
+    const speculates = { machine: { ...MACHINE, layerMs: 4 }, source: 'statistics' as const };
     const { wastedBytes, usefulBytes, demandBytes } = replayEngine(trace, 0.25, {
-      speculates,
-      confidenceLeast: 0,
+      speculates: { ...speculates, confidenceLeast: 0 },
     }).speculated!;
     expect(wastedBytes).toBeGreaterThan(0.05 * demandBytes);
     // Eight records may be wasted before anything is earned.
@@ -193,7 +255,7 @@ describe('replayEngine() with reads on a guess', () => {
     const trace = { name: 'walk', recording, experts: 32 };
     const shares = [0.05, 0.5, 2].map((layerMs) => {
       const { usefulBytes, lateBytes, demandBytes } = replayEngine(trace, 0.25, {
-        speculates: { ...MACHINE, diskLatencyMs: 0.01, layerMs },
+        speculates: { machine: { ...MACHINE, diskLatencyMs: 0.01, layerMs }, source: 'statistics' },
       }).speculated!;
       return (usefulBytes + lateBytes) / (usefulBytes + lateBytes + demandBytes);
     });
@@ -224,7 +286,9 @@ describe('replayEngine() with reads on a guess', () => {
     const expertBytes = 4 * TOY_GEOMETRY.bitBytes + TOY_GEOMETRY.scaleBytes;
     const machine = { ...MACHINE, expertBytes, diskBytesPerMs: 1e12, diskLatencyMs: 0, queueDepth: 8 };
     const share = slots / (layers * experts);
-    const run = replayEngine({ name: 'phrases', recording, experts }, share, { speculates: machine });
+    const run = replayEngine({ name: 'phrases', recording, experts }, share, {
+      speculates: { machine, source: 'statistics' },
+    });
     expect(prefetch.reads).toBeGreaterThan(20);
     // The first token belongs to the prompt.
     expect(run.misses.subarray(layers).reduce((sum, count) => sum + count, 0)).toBe(decode.misses);

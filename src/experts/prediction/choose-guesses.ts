@@ -62,7 +62,7 @@ export function believed(guesses: Guesses, confidence: Confidence, idle: IdleTim
 }
 
 /** The experts that may be chosen after all, as a multiple of those that will be; 1.5 and 3 make no difference to bytes. */
-const KEPT_RANKS = 2;
+export const KEPT_RANKS = 2;
 
 /**
  * Which experts of the layer must not make room for its guesses: the first `count` guesses, and whatever stands so high

@@ -13,9 +13,16 @@ export const GUESS_LIMITS = {
   bucketRecords: 8,
   /** Guesses of one layer at most; how many the disk has time for is learned (idle-time.ts). */
   guessesMax: 4,
+  /** Tokens of a step up to which it is worth guessing: a larger step asks for most of a layer's experts anyway. */
+  tokensMax: 4,
   /** Experts the slots must hold for each expert of a token, or guesses would push out what the token itself needs. */
   capacityLeast: 4,
 } as const;
+
+/** Experts that slots must hold where guesses are made: room is left for what the token needs while all guesses are on their way. */
+export function guessCapacityLeast(topK: number): number {
+  return Math.max(GUESS_LIMITS.capacityLeast * topK, GUESS_LIMITS.guessesMax + topK);
+}
 
 /**
  * Evicts until a whole record fits that is read on a guess about `layer`.
