@@ -10,7 +10,7 @@
  */
 import { EventEmitter } from 'node:events';
 import { parseArgs } from 'node:util';
-import { MessageChannel, receiveMessageOnPort, Worker } from 'node:worker_threads';
+import { MessageChannel, Worker } from 'node:worker_threads';
 import { engineConfig } from '../src/config.js';
 import type { FromEngine, ToEngine } from '../src/engine/messages.js';
 import { openEngine } from '../src/engine/open-engine.js';
@@ -73,7 +73,6 @@ const line: EngineLine = {
   },
   on: (event, listener) => tell.on(event, listener),
   off: (event, listener) => tell.off(event, listener),
-  poll: () => receiveMessageOnPort(port1)?.message as ToEngine | undefined,
 };
 const { budget, threads, context } = values;
 const config = engineConfig(modelPath, {

@@ -117,11 +117,6 @@ export class Engine {
     return running.some(({ pending, ahead }) => pending > 0 || ahead !== null);
   }
 
-  /** Files are read or written in the thread's event loop: stored prefixes, or the recording of routing. */
-  get usesLoop(): boolean {
-    return this.#forward.recorder !== null || (this.#prefixes?.isReading ?? false);
-  }
-
   /** @throws {MoestroError} INVALID_REQUEST, CONTEXT_LENGTH_EXCEEDED, QUEUE_FULL. */
   generate(id: number, request: GenerateRequest): void {
     this.#open.enqueue(this.#sequences.toGenerate(id, request));

@@ -6,24 +6,13 @@ import type { EngineSink } from './engine-sink.js';
 import { errorToWire, type FromEngine, type Line, type ToEngine } from './messages.js';
 import type { EngineEvent } from './types.js';
 
-export interface EngineLine extends Line<FromEngine, ToEngine> {
-  /**
-   * A message that has come and that no listener was told of, which it now never is; undefined when there is none. Absent where both
-   * ends share a thread: the other one has no time but that of the event loop.
-   */
-  readonly poll?: () => ToEngine | undefined;
-}
+export type EngineLine = Line<FromEngine, ToEngine>;
 
-/** Resolved when the event loop has been round once. */
-const aTurn = (resolve: () => void): void => {
+/** Resolved when messages that have come meanwhile are handled. */
+const afterMessages = (resolve: () => void): void => {
   setImmediate(resolve);
 };
 const WATCH_EVERY_MS = 500;
-/**
- * While steps follow each other messages are fetched between two of them: a turn of the event loop takes a quarter of a millisecond,
- * half a percent of a step. It still turns so often, and after every step while files are read or written in it.
- */
-const TURN_EVERY_MS = 100;
 
 /** Gathers what a step emits, so that it crosses to the client in one message. */
 export class StepOutput implements EngineSink {
@@ -76,24 +65,18 @@ export async function serveEngine(
   engine.onWork = () => wake();
   // What memory there is may change while nobody asks for anything.
   const watch = setInterval(() => wake(), WATCH_EVERY_MS);
-  let turnedMs = performance.now();
   try {
     while (!isClosing) {
       const ran = engine.hasWork && engine.step();
       const isTending = !ran && engine.tend();
       output.flush();
-      const { poll } = line;
-      if (ran && poll !== undefined && !engine.usesLoop && performance.now() - turnedMs < TURN_EVERY_MS) {
-        for (let message = poll(); message !== undefined; message = poll()) onMessage(message);
-      } else if (ran || isTending) {
-        await new Promise<void>(aTurn);
-        turnedMs = performance.now();
+      if (ran || isTending) {
+        await new Promise<void>(afterMessages);
       } else if (!isClosing) {
         await new Promise<void>((resolve) => {
           wake = resolve;
         });
         wake = () => {};
-        turnedMs = performance.now();
       }
     }
     engine.failAll(new MoestroError('ENGINE_CLOSED', 'Cannot finish the request: the engine is closing'));

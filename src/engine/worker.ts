@@ -1,8 +1,8 @@
 /** The engine thread: opens the model named in workerData, says so, and serves until it is told to close. */
 import assert from 'node:assert/strict';
-import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { parentPort, workerData } from 'node:worker_threads';
 import type { TokenBytes } from '../constrain/program.js';
-import { errorToWire, type ToEngine } from './messages.js';
+import { errorToWire } from './messages.js';
 import { createFromAddon, openEngine } from './open-engine.js';
 import type { EngineLine } from './serve-engine.js';
 import { StepOutput, serveEngine } from './serve-engine.js';
@@ -15,7 +15,6 @@ const line: EngineLine = {
     transfer === undefined ? port.postMessage(message) : port.postMessage(message, [...transfer]),
   on: (event, listener) => port.on(event, listener),
   off: (event, listener) => port.off(event, listener),
-  poll: () => receiveMessageOnPort(port)?.message as ToEngine | undefined,
 };
 try {
   const output = new StepOutput(line);

@@ -252,48 +252,6 @@ describe('EngineClient.close()', () => {
   });
 });
 
-describe('serveEngine() on a line that can be asked', () => {
-  it('hears between two steps what came meanwhile, in order and once', async () => {
-    const sent: FromEngine[] = [];
-    const listeners: ((message: ToEngine) => void)[] = [];
-    const come: ToEngine[] = [];
-    const tokensOf = (id: number): number =>
-      sent
-        .flatMap((message) => (message.kind === 'events' ? message.events : []))
-        .filter(([of, event]) => of === id && event.kind === 'token').length;
-    const line: EngineLine = {
-      postMessage: (message) => {
-        sent.push(message);
-        // Nobody turns the event loop for these.
-        if (message.kind === 'events' && tokensOf(1) === 3 && tokensOf(2) === 0 && come.length === 0) {
-          come.push({ kind: 'generate', id: 2, request: toyRequest(2, 4, 5) }, { kind: 'abort', id: 1 });
-        }
-      },
-      on: (_, listener) => listeners.push(listener),
-      off: () => {},
-      poll: () => come.shift(),
-    };
-    const output = new StepOutput(line);
-    const { engine, native } = fakeEngine({}, output);
-    const served = serveEngine(line, engine, native, output);
-    listeners[0]!({ kind: 'generate', id: 1, request: toyRequest(1, 5, 100) });
-    await expect
-      .poll(() =>
-        sent.some(
-          (message) =>
-            message.kind === 'events' && message.events.some(([id, event]) => id === 2 && event.kind === 'finish'),
-        ),
-      )
-      .toBe(true);
-    expect(tokensOf(2)).toBe(alone(2, 4, 5).length);
-    expect(tokensOf(1)).toBe(3);
-    expect(engine.metrics()).toMatchObject({ requestsCancelled: 1, sequencesOpen: 0 });
-    listeners[0]!({ kind: 'close' });
-    await served;
-    expect(come).toEqual([]);
-  });
-});
-
 describe('EngineClient of an engine that fails', () => {
   it('fails every open and later request with ENGINE_FAILED when a step throws', async () => {
     const { client, native } = await connected();

@@ -91,11 +91,6 @@ export class PrefixCache {
     return this.#reads?.hasLanded ?? false;
   }
 
-  /** A stored block is on its way. */
-  get isReading(): boolean {
-    return this.#reads?.isReading ?? false;
-  }
-
   set onLanded(listener: () => void) {
     if (this.#reads !== null) this.#reads.onLanded = listener;
   }

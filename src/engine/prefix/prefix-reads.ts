@@ -36,10 +36,6 @@ export class PrefixReads {
     this.#fetch = fetch;
   }
 
-  get isReading(): boolean {
-    return this.#underWay > 0;
-  }
-
   /** Begins the next reads of a sequence, as many as may be under way at once with those of others. */
   begin({ blocks, next }: Restoring): void {
     for (let i = next; i < blocks.length && this.#underWay < READS_AT_ONCE; ++i) {
