@@ -11,7 +11,8 @@ namespace moestro::bench {
 double dram_read_gbps(ThreadPool& pool, Isa isa, bool quick);
 
 // Int8 multiply-adds in registers alone, in GOP/s (two operations each), by all threads of the pool: vpdpbusd for
-// avx512, vpmaddubsw + vpmaddwd + vpaddd for avx2, sdot for neon; the best of several runs. 0 for scalar.
+// avx512 and amx, whose tiles can do more, vpmaddubsw + vpmaddwd + vpaddd for avx2, sdot for neon; the best of several
+// runs. 0 for scalar.
 double int8_peak_gops(ThreadPool& pool, Isa isa);
 
 // Seconds on a clock that never goes back.

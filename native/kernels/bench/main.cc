@@ -175,11 +175,11 @@ int run(int count, char** arguments) {
         dram, peak, dram_one, peak_one, threads, isa_name(o.isa));
   } else {
     std::printf(
-        "instruction set %s, %d threads: DRAM reads %.2f GB/s (one thread %.2f), int8 peak %.1f GOP/s (one %.1f)\n"
+        "instruction set %s, %d threads: DRAM reads %.2f GB/s (one thread %.2f), int8 peak%s %.1f GOP/s (one %.1f)\n"
         "Shares are of what all %d threads reach at most. GB/s: weights and scales read; GOP/s: two a "
         "multiply-add.\n\n%-15s %-7s %5s %6s %13s %7s  %-4s %7s %6s %8s %6s\n",
-        isa_name(o.isa), threads, dram, dram_one, peak, peak_one, threads, "kernel", "shape", "level", "tokens",
-        "rows x cols", "threads", "", "GB/s", "", "GOP/s", "");
+        isa_name(o.isa), threads, dram, dram_one, o.isa == Isa::amx ? " of vectors" : "", peak, peak_one, threads,
+        "kernel", "shape", "level", "tokens", "rows x cols", "threads", "", "GB/s", "", "GOP/s", "");
   }
   const bool good = bench_experts(o, print_row, &printer) && bench_dense(o, print_row, &printer);
   if (request.json) std::printf("\n  ]\n}\n");
