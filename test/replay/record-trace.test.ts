@@ -8,9 +8,10 @@ import { engineConfig } from '../../src/config.js';
 import { startEngine } from '../../src/engine/client.js';
 import { openTraceFile, TraceRecorder, type TraceSink } from '../../src/engine/trace-recorder.js';
 import { GREEDY } from '../../src/engine/types.js';
-import { headerLine, readSteps, type StepsHeader } from '../../src/experts/recorded-steps.js';
+import { headerLine, readSteps } from '../../src/experts/recorded-steps.js';
 import { openTrace } from '../../src/replay/open-trace.js';
 import { AS_RECORDED, runReplay } from '../../src/replay/run-replay.js';
+import { TOY_STEPS_HEADER } from '../helpers/toy-steps-header.js';
 
 const POCKET = fileURLToPath(new URL('../../models/pocket.moe', import.meta.url));
 const MACHINE = { expertBytes: 1, diskBytesPerMs: 1000, diskLatencyMs: 0.1, queueDepth: 8, layerMs: 1, expertMs: 1 };
@@ -93,22 +94,6 @@ describe('the file of a recording', () => {
   });
 });
 
-const HEADER: StepsHeader = {
-  format: 'moestro-routing',
-  version: 2,
-  model: 'toy',
-  layers: 1,
-  experts: 4,
-  topK: 2,
-  rows: 1,
-  fullLevel: 2,
-  levels: [2],
-  bitBytes: 64,
-  scaleBytes: 64,
-  guesses: 0,
-  guessTokens: 0,
-};
-
 /** A sink whose writes end when told to. */
 function sink() {
   const parts: Uint8Array[] = [];
@@ -137,7 +122,7 @@ function step(recorder: TraceRecorder): void {
 describe('TraceRecorder', () => {
   it('writes steps that readSteps() reads back', async () => {
     const out = sink();
-    const recorder = new TraceRecorder(HEADER, 1, out.made);
+    const recorder = new TraceRecorder(TOY_STEPS_HEADER, 1, out.made);
     step(recorder);
     step(recorder);
     await recorder.close();
@@ -150,7 +135,7 @@ describe('TraceRecorder', () => {
 
   it('leaves steps out and counts them while the disk is slow, and goes on afterwards', async () => {
     const out = sink();
-    const recorder = new TraceRecorder(HEADER, 1, out.made, null, headerLine(HEADER).length + 100);
+    const recorder = new TraceRecorder(TOY_STEPS_HEADER, 1, out.made, null, headerLine(TOY_STEPS_HEADER).length + 100);
     for (let i = 0; i < 20; ++i) step(recorder);
     const { steps, droppedSteps } = recorder.metrics();
     expect(steps + droppedSteps).toBe(20);
@@ -168,25 +153,25 @@ describe('TraceRecorder', () => {
 
   it('ends with the reason when the disk is full, and what is there can be read', async () => {
     const out = sink();
-    const recorder = new TraceRecorder(HEADER, 1, out.made, null, headerLine(HEADER).length + 100);
+    const recorder = new TraceRecorder(TOY_STEPS_HEADER, 1, out.made, null, headerLine(TOY_STEPS_HEADER).length + 100);
     for (let i = 0; i < 4; ++i) step(recorder);
     out.pending[0]!(new Error('ENOSPC: no space left on device'));
     step(recorder);
     expect(recorder.metrics().failure).toBe('ENOSPC: no space left on device');
     await recorder.close();
-    const cut = out.bytes().subarray(0, headerLine(HEADER).length + 50);
+    const cut = out.bytes().subarray(0, headerLine(TOY_STEPS_HEADER).length + 50);
     expect(readSteps('a.moetrace', cut).tokens).toBe(1);
   });
 
   it.each([
     ['{"format":"other"}\n', 'its first line is'],
     ['no line', 'it has no line end'],
-    [headerLine({ ...HEADER, topK: 65 }), 'its topK are 65'],
-    [headerLine({ ...HEADER, guesses: 5 }), 'its guesses are 5, of 4 experts'],
-    [headerLine({ ...HEADER, guesses: -1 }), 'its guesses are -1, not 0 to 128'],
-    [headerLine({ ...HEADER, guessTokens: 0.5 }), 'its guessTokens are 0.5, not 0 to 1024'],
-    [headerLine({ ...HEADER, version: 3 as 2 }), 'not that of a moestro-routing file of version 1 or 2'],
-    [headerLine(HEADER), 'it holds no token'],
+    [headerLine({ ...TOY_STEPS_HEADER, topK: 65 }), 'its topK are 65'],
+    [headerLine({ ...TOY_STEPS_HEADER, guesses: 5 }), 'its guesses are 5, of 4 experts'],
+    [headerLine({ ...TOY_STEPS_HEADER, guesses: -1 }), 'its guesses are -1, not 0 to 128'],
+    [headerLine({ ...TOY_STEPS_HEADER, guessTokens: 0.5 }), 'its guessTokens are 0.5, not 0 to 1024'],
+    [headerLine({ ...TOY_STEPS_HEADER, version: 3 as 2 }), 'not that of a moestro-routing file of version 1 or 2'],
+    [headerLine(TOY_STEPS_HEADER), 'it holds no token'],
   ])('readSteps() refuses a file that begins %j', (text, found) => {
     expect(() => readSteps('a.moetrace', new TextEncoder().encode(text))).toThrow(found);
   });

@@ -16,6 +16,7 @@ import {
   TOY_GEOMETRY,
   toyRequest,
 } from '../helpers/fake-engine.js';
+import { TOY_STEPS_HEADER } from '../helpers/toy-steps-header.js';
 import { MACHINE } from './machine.js';
 
 const LAYERS = 3;
@@ -137,21 +138,7 @@ describe('a recording of guesses', () => {
   });
 });
 
-const HEADER: StepsHeader = {
-  format: 'moestro-routing',
-  version: 2,
-  model: 'toy',
-  layers: 1,
-  experts: 4,
-  topK: 2,
-  rows: 1,
-  fullLevel: 2,
-  levels: [2],
-  bitBytes: 64,
-  scaleBytes: 64,
-  guesses: 3,
-  guessTokens: 1,
-};
+const HEADER: StepsHeader = { ...TOY_STEPS_HEADER, guesses: 3, guessTokens: 1 };
 
 /** A file of one step of one token with these guesses. */
 function fileOf(ids: readonly number[], codes: readonly number[]): Uint8Array {

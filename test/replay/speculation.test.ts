@@ -49,6 +49,15 @@ function replayed(
   });
 }
 
+/** Numbers from 0 to 65,535 without a pattern, the same in every run. */
+function drawn(): () => number {
+  let state = 7;
+  return () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state >>> 16;
+  };
+}
+
 describe('settleGuesses()', () => {
   it('settleGuesses() has nothing to settle without guesses', () => {
     expect(settleGuesses([], MACHINE)).toEqual({ guesses: [], busyMs: 0 });
@@ -192,11 +201,7 @@ describe('runReplay() with --prefetch auto', () => {
 
   it('replayEngine() stops guessing where that costs time, and says why', () => {
     // No pattern, and every guess is believed: most push out what is wanted soon.
-    let state = 7;
-    const draw = () => {
-      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-      return state >>> 16;
-    };
+    const draw = drawn();
     const recording = recordingOf(1000, 4, 2, (_token, _layer, rank) => (draw() % 8) * 2 + rank);
     const trace = { name: 'noise', recording, experts: 16 };
     const machine = { ...MACHINE, layerMs: 2, expertMs: 0.01 };
@@ -233,11 +238,7 @@ describe('replayEngine() with reads on a guess', () => {
   });
 
   it('replayEngine() wastes at most a tenth where routing has no pattern, and makes few guesses if left alone', () => {
-    let state = 7;
-    const draw = () => {
-      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-      return state >>> 16;
-    };
+    const draw = drawn();
     const recording = recordingOf(400, 4, 2, (_token, _layer, rank) => (draw() % 16) * 2 + rank);
     const trace = { name: 'noise', recording, experts: 32 };
     const speculates = { machine: { ...MACHINE, layerMs: 4 }, source: 'statistics' as const };
